@@ -1,0 +1,185 @@
+//! Interceptors in a row, and the way through them.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::{Call, Error, Event, Interceptor, Result};
+
+/// A boxed future that can cross threads: what `#[async_trait]` makes of an `async fn`.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What a chain ends in: the operation itself.
+type Terminal<'a, C> = dyn FnMut(C) -> BoxFuture<'a, Result<<C as Call>::Output>> + Send + 'a;
+
+/// Interceptors in the order in which they wrap a call: the first is the outermost.
+///
+/// For engines; users register interceptors with a client or a worker. Cloning is cheap.
+///
+/// ```
+/// use std::sync::Arc;
+/// use workflow_core::{CancelRun, Chain, Interceptor, RunInfo};
+/// # struct Audit;
+/// # impl Interceptor for Audit {}
+///
+/// # futures::executor::block_on(async {
+/// let chain = Chain::new([Arc::new(Audit) as Arc<dyn Interceptor>]);
+/// let call = CancelRun::new(RunInfo::new("default", "6f9c", "process-order"));
+/// chain.call(call, |_call| async { Ok(()) }).await.unwrap();
+/// # });
+/// ```
+#[derive(Clone, Default)]
+pub struct Chain(Option<Arc<[Arc<dyn Interceptor>]>>);
+
+impl Chain {
+    /// A chain of `interceptors`, the outermost first.
+    pub fn new(interceptors: impl IntoIterator<Item = Arc<dyn Interceptor>>) -> Self {
+        let interceptors: Arc<[_]> = interceptors.into_iter().collect();
+        Self((!interceptors.is_empty()).then_some(interceptors))
+    }
+
+    /// Whether there is nothing to call. Engines then skip making the call altogether.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Sends `call` through the chain to `terminal`. Without interceptors this is `terminal` itself:
+    /// no allocation, no dynamic call.
+    ///
+    /// # Errors
+    ///
+    /// What comes out of the outermost interceptor. A panic in an interceptor or in `terminal` comes
+    /// out as an error of kind [`ErrorKind::Panic`](crate::ErrorKind::Panic), unless there is no
+    /// interceptor at all: then it is not caught.
+    pub async fn call<C, F, Fut>(&self, call: C, terminal: F) -> Result<C::Output>
+    where
+        C: Call,
+        F: FnOnce(C) -> Fut + Send,
+        Fut: Future<Output = Result<C::Output>> + Send,
+    {
+        let Some(interceptors) = &self.0 else {
+            return terminal(call).await;
+        };
+        let mut terminal = Some(terminal);
+        let mut end = |call: C| -> BoxFuture<'_, Result<C::Output>> {
+            match terminal.take() {
+                Some(terminal) => Box::pin(terminal(call)),
+                // `Next` is consumed by its only use, so there is no second call.
+                None => Box::pin(std::future::pending()),
+            }
+        };
+        Next {
+            rest: interceptors,
+            terminal: &mut end,
+        }
+        .run(call)
+        .await
+    }
+
+    /// Tells every interceptor of `event`. One that panics is passed over.
+    pub fn event(&self, event: &Event<'_>) {
+        for interceptor in self.0.iter().flat_map(|all| all.iter()) {
+            // The panic hook has reported it; there is nothing to return it through.
+            let _ = catch_unwind(AssertUnwindSafe(|| interceptor.event(event)));
+        }
+    }
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let interceptors = self.0.as_ref().map_or(0, |all| all.len());
+        f.debug_struct("Chain")
+            .field("interceptors", &interceptors)
+            .finish()
+    }
+}
+
+/// The rest of the chain, as a hook sees it. Used once: retrying is the engine's job.
+#[must_use = "a call that is not passed on is skipped"]
+pub struct Next<'a, C: Call> {
+    rest: &'a [Arc<dyn Interceptor>],
+    terminal: &'a mut Terminal<'a, C>,
+}
+
+impl<'a, C: Call> Next<'a, C> {
+    /// Passes `call` on to the next interceptor, or to the operation itself.
+    ///
+    /// A panic in there comes back as an `Err` of kind [`ErrorKind::Panic`](crate::ErrorKind::Panic).
+    /// Dropping the returned future cancels what it was doing.
+    pub fn run(self, call: C) -> NextFuture<'a, C> {
+        let Self { rest, terminal } = self;
+        // A hook written by hand may panic before it returns a future.
+        let made = catch_unwind(AssertUnwindSafe(|| match rest.split_first() {
+            Some((first, rest)) => call.dispatch(&**first, Next { rest, terminal }),
+            None => terminal(call),
+        }));
+        NextFuture(match made {
+            Ok(future) => State::Running(future),
+            Err(panic) => State::Panicked(Error::from_panic(&*panic)),
+        })
+    }
+}
+
+impl<C: Call> fmt::Debug for Next<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Next")
+            .field("remaining", &self.rest.len())
+            .finish()
+    }
+}
+
+/// The future of [`Next::run`]: the rest of the chain at work.
+#[must_use = "futures do nothing unless awaited"]
+pub struct NextFuture<'a, C: Call>(State<'a, C>);
+
+enum State<'a, C: Call> {
+    Running(BoxFuture<'a, Result<C::Output>>),
+    Panicked(Error),
+    Done,
+}
+
+impl<'a, C: Call> NextFuture<'a, C> {
+    /// This future as a hook returns it when written by hand. Costs no allocation.
+    ///
+    /// A panic further in then is caught by whoever awaits the returned future: the next hook
+    /// outwards, or the engine.
+    #[must_use]
+    pub fn boxed(self) -> BoxFuture<'a, Result<C::Output>> {
+        match self.0 {
+            State::Running(future) => future,
+            State::Panicked(error) => Box::pin(std::future::ready(Err(error))),
+            State::Done => Box::pin(std::future::pending()),
+        }
+    }
+}
+
+impl<C: Call> Future for NextFuture<'_, C> {
+    type Output = Result<C::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let State::Running(future) = &mut self.0 else {
+            return match std::mem::replace(&mut self.0, State::Done) {
+                State::Panicked(error) => Poll::Ready(Err(error)),
+                State::Running(_) | State::Done => Poll::Pending,
+            };
+        };
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        let result = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(result)) => result,
+            Err(panic) => Err(Error::from_panic(&*panic)),
+        };
+        self.0 = State::Done;
+        Poll::Ready(result)
+    }
+}
+
+impl<C: Call> fmt::Debug for NextFuture<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NextFuture").finish_non_exhaustive()
+    }
+}

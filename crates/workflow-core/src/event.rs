@@ -1,0 +1,43 @@
+//! Facts that have no duration.
+
+use crate::{Execution, Interruption};
+
+/// A fact told to [`Interceptor::event`](crate::Interceptor::event): something happened that no hook
+/// wraps.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A step was answered from history.
+    #[non_exhaustive]
+    StepReplayed {
+        /// The execution that replays.
+        execution: &'a Execution,
+        /// The step's name.
+        step_name: &'a str,
+    },
+    /// An execution's futures are about to be dropped, or its last write was refused.
+    #[non_exhaustive]
+    ExecutionInterrupted {
+        /// The execution.
+        execution: &'a Execution,
+        /// Why.
+        reason: Interruption,
+    },
+}
+
+impl<'a> Event<'a> {
+    /// For engines.
+    #[must_use]
+    pub fn step_replayed(execution: &'a Execution, step_name: &'a str) -> Self {
+        Self::StepReplayed {
+            execution,
+            step_name,
+        }
+    }
+
+    /// For engines.
+    #[must_use]
+    pub fn execution_interrupted(execution: &'a Execution, reason: Interruption) -> Self {
+        Self::ExecutionInterrupted { execution, reason }
+    }
+}

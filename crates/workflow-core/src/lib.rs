@@ -1,0 +1,39 @@
+//! The vocabulary of durable workflows, and an [`Interceptor`] trait around them.
+//!
+//! A *run* is one durable call of a workflow. A worker claims it and makes an *execution* of it: the
+//! workflow's code from the start, with the *steps* that finished before answered from history. When
+//! every branch waits, the run is parked, and a later execution goes on.
+//!
+//! This crate names those things and lets code wrap them: tracing, metrics, auditing, access control.
+//! It depends on nothing, so that an interceptor written against it works with any engine that speaks
+//! it and never drags a database or a telemetry SDK along.
+//!
+//! - [`Interceptor`]: around-hooks for a run's creation, its executions and its steps.
+//! - [`Next`]: the rest of the chain inside a hook; [`Chain`]: what an engine calls.
+//! - [`CreateRun`], [`ExecuteRun`], [`StepCall`], [`SendSignal`], [`CancelRun`]: what is about to
+//!   happen, with every id already known.
+//! - [`Carrier`]: the string map stored with a run. [`Payload`]: the user's data, kept out of logs.
+//! - [`Error`]: what a step, a workflow or a hook fails with.
+
+mod call;
+mod carrier;
+mod chain;
+mod error;
+mod event;
+mod interceptor;
+mod payload;
+mod run;
+mod step;
+
+pub use call::{
+    Call, CancelRun, CreateRun, CreatedRun, ExecuteRun, ParentStep, SendSignal, SentSignal,
+    StepCall,
+};
+pub use carrier::Carrier;
+pub use chain::{BoxFuture, Chain, Next, NextFuture};
+pub use error::{BoxError, Error, ErrorKind, Result};
+pub use event::Event;
+pub use interceptor::Interceptor;
+pub use payload::Payload;
+pub use run::{Execution, ExecutionOutcome, Interruption, RunInfo};
+pub use step::{StepKind, StepOutcome, StepPhase};

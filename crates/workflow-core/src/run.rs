@@ -1,0 +1,189 @@
+//! Runs, their executions, and how those end.
+
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use crate::{Carrier, Error, Payload};
+
+/// Who a run is. Ids are made by the SDK before the run is written, so hooks know them beforehand.
+///
+/// ```
+/// use workflow_core::RunInfo;
+///
+/// let run = RunInfo::new("default", "6f9c", "process-order").with_workflow_version("v2");
+/// assert_eq!(&*run.workflow_name, "process-order");
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RunInfo {
+    /// The namespace, within which ids are unique.
+    pub namespace_id: Arc<str>,
+    /// The run's id.
+    pub id: Arc<str>,
+    /// The name of the workflow it runs.
+    pub workflow_name: Arc<str>,
+    /// The version of the workflow it runs, where it has one.
+    pub workflow_version: Option<Arc<str>>,
+    /// What was captured when the run was created.
+    pub carrier: Carrier,
+}
+
+impl RunInfo {
+    /// A run without a version and with an empty carrier.
+    pub fn new(
+        namespace_id: impl Into<Arc<str>>,
+        id: impl Into<Arc<str>>,
+        workflow_name: impl Into<Arc<str>>,
+    ) -> Self {
+        Self {
+            namespace_id: namespace_id.into(),
+            id: id.into(),
+            workflow_name: workflow_name.into(),
+            workflow_version: None,
+            carrier: Carrier::new(),
+        }
+    }
+
+    /// This run with a workflow version.
+    #[must_use]
+    pub fn with_workflow_version(mut self, version: impl Into<Arc<str>>) -> Self {
+        self.workflow_version = Some(version.into());
+        self
+    }
+
+    /// This run with a carrier.
+    #[must_use]
+    pub fn with_carrier(mut self, carrier: Carrier) -> Self {
+        self.carrier = carrier;
+        self
+    }
+}
+
+/// One execution of a run by a worker: from the claim to completion, failure or the next park.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use workflow_core::{Execution, RunInfo};
+///
+/// let run = RunInfo::new("default", "6f9c", "process-order");
+/// let execution = Execution::new(run, 1, false, "worker-1", SystemTime::now());
+/// assert!(execution.interruption().is_none());
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Execution {
+    /// The run that is executed.
+    pub run: RunInfo,
+    /// Which execution of the run this is, from 1: every claim counts, a wake-up and a take-over too.
+    pub attempt: u32,
+    /// Whether the run had history when this execution began.
+    pub replay: bool,
+    /// The worker (or the slot of a worker) that holds the claim.
+    pub worker_id: Arc<str>,
+    /// When this execution began.
+    pub started_at: SystemTime,
+    interruption: OnceLock<Interruption>,
+}
+
+impl Execution {
+    /// An execution under way.
+    pub fn new(
+        run: RunInfo,
+        attempt: u32,
+        replay: bool,
+        worker_id: impl Into<Arc<str>>,
+        started_at: SystemTime,
+    ) -> Self {
+        let interruption = OnceLock::new();
+        Self {
+            run,
+            attempt,
+            replay,
+            worker_id: worker_id.into(),
+            started_at,
+            interruption,
+        }
+    }
+
+    /// Why the engine is dropping this execution's futures, if it is. Hooks whose future is dropped
+    /// read it in `Drop` to tell a cancellation from a lost lease.
+    #[must_use]
+    pub fn interruption(&self) -> Option<Interruption> {
+        self.interruption.get().copied()
+    }
+
+    /// Records why the futures are about to be dropped; the first reason stands. For engines.
+    pub fn interrupt(&self, reason: Interruption) {
+        // A second reason is no news: the futures are being dropped already.
+        let _ = self.interruption.set(reason);
+    }
+}
+
+/// Why an execution was dropped before it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Interruption {
+    /// The run was canceled.
+    Canceled,
+    /// Another worker took the run over, or finished it.
+    LeaseLost,
+    /// The worker is stopping and its deadline passed.
+    WorkerStopped,
+    /// The run's deadline passed and somebody marked it failed.
+    DeadlineExceeded,
+}
+
+impl Interruption {
+    /// The reason in `snake_case`, for `error.type` and the like.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Canceled => "canceled",
+            Self::LeaseLost => "lease_lost",
+            Self::WorkerStopped => "worker_stopped",
+            Self::DeadlineExceeded => "deadline_exceeded",
+        }
+    }
+}
+
+/// How an execution ended. A hook may change it before the engine writes it down.
+///
+/// An execution that is interrupted has no outcome: its future is dropped, see
+/// [`Execution::interruption`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ExecutionOutcome {
+    /// The workflow returned.
+    Completed {
+        /// What it returned.
+        output: Payload,
+    },
+    /// Every branch waits; the run is put away.
+    Parked {
+        /// When the earliest wait ends by itself.
+        until: SystemTime,
+    },
+    /// Something failed and is tried again: the run goes back to the queue.
+    Retrying {
+        /// What failed.
+        error: Error,
+        /// When it is tried again.
+        at: SystemTime,
+    },
+    /// The run failed for good.
+    Failed {
+        /// What failed.
+        error: Error,
+    },
+}
+
+impl ExecutionOutcome {
+    /// The error of an outcome that has one.
+    #[must_use]
+    pub fn error(&self) -> Option<&Error> {
+        match self {
+            Self::Retrying { error, .. } | Self::Failed { error } => Some(error),
+            Self::Completed { .. } | Self::Parked { .. } => None,
+        }
+    }
+}
