@@ -1,0 +1,257 @@
+//! The JSON shapes and the time format of the database protocol (`docs/protocol.md`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use workflow_core::{Carrier, Error, ErrorKind, Payload};
+
+use super::StoredError;
+
+/// How many step attempts a run may have.
+pub(crate) const STEP_LIMIT: usize = 1000;
+
+/// `2026-01-31T12:00:00.000Z`: always in UTC and with three digits, because SQLite compares times
+/// as text.
+pub(crate) fn format_time(time: SystemTime) -> String {
+    let timestamp = Timestamp::try_from(time).unwrap_or(Timestamp::MAX);
+    timestamp.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+/// Reads a time with any precision and offset.
+pub(crate) fn parse_time(text: &str) -> Option<SystemTime> {
+    text.parse::<Timestamp>().ok().map(SystemTime::from)
+}
+
+/// The latest time whose text still has a year of four digits.
+pub(crate) fn latest_time() -> SystemTime {
+    SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(253_402_300_799_999)
+}
+
+#[derive(Serialize)]
+struct RunContext<'a> {
+    telemetry: BTreeMap<&'a str, &'a str>,
+    #[serde(rename = "traceContext")]
+    trace_context: BTreeMap<&'a str, &'a str>,
+}
+
+/// The carrier, twice: under our own name, and under the one that OpenWorkflow for TypeScript reads.
+pub(crate) fn encode_run_context(carrier: &Carrier) -> Option<String> {
+    if carrier.is_empty() {
+        return None;
+    }
+    let entries: BTreeMap<_, _> = carrier.iter().collect();
+    let context = RunContext {
+        telemetry: entries.clone(),
+        trace_context: entries,
+    };
+    serde_json::to_string(&context).ok()
+}
+
+/// Reads the carrier out of a column `context`, whatever that holds. Members that are not strings
+/// are left out and counted.
+pub(crate) fn decode_run_context(json: Option<&str>) -> Carrier {
+    let Some(json) = json else {
+        return Carrier::new();
+    };
+    let Ok(context) = serde_json::from_str::<Value>(json) else {
+        return Carrier::new().with_unreadable(1);
+    };
+    let mut unreadable = 0;
+    match &context {
+        Value::Null => {}
+        Value::Object(members) => {
+            for name in ["telemetry", "traceContext"] {
+                match members.get(name) {
+                    None | Some(Value::Null) => {}
+                    Some(Value::Object(entries)) => {
+                        let carrier: Carrier = entries
+                            .iter()
+                            .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+                            .collect();
+                        unreadable +=
+                            u32::try_from(entries.len() - carrier.len()).unwrap_or(u32::MAX);
+                        return carrier.with_unreadable(unreadable);
+                    }
+                    Some(_) => unreadable += 1,
+                }
+            }
+        }
+        _ => unreadable = 1,
+    }
+    Carrier::new().with_unreadable(unreadable)
+}
+
+#[derive(Serialize)]
+struct ErrorJson<'a> {
+    name: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stack: Option<&'a str>,
+}
+
+/// The JSON text of an error.
+pub(crate) fn encode_error(error: &Error) -> String {
+    // These three are compared, or shown, by name elsewhere; their shape is the protocol's.
+    let json = match error.kind() {
+        ErrorKind::StepLimitExceeded => serde_json::to_string(&serde_json::json!({
+            "code": "STEP_LIMIT_EXCEEDED",
+            "name": "StepLimitExceededError",
+            "limit": STEP_LIMIT,
+            "stepCount": STEP_LIMIT,
+            "message": error.message(),
+        })),
+        ErrorKind::DeadlineExceeded | ErrorKind::NotRegistered => {
+            serde_json::to_string(&serde_json::json!({ "message": error.message() }))
+        }
+        _ => serde_json::to_string(&ErrorJson {
+            name: error.name(),
+            message: error.message(),
+            stack: error.stack(),
+        }),
+    };
+    json.unwrap_or_else(|_| r#"{"message":"the error could not be written as JSON"}"#.to_owned())
+}
+
+/// Reads the JSON text of an error, whatever it holds.
+pub(crate) fn decode_error(json: &str) -> StoredError {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+    match serde_json::from_str::<Value>(json) {
+        Ok(Value::Object(members)) => StoredError::new(
+            text(members.get("name")),
+            text(members.get("message")).unwrap_or_default(),
+            text(members.get("stack")),
+        ),
+        Ok(Value::String(message)) => StoredError::new(None, message, None),
+        _ => StoredError::new(None, json.to_owned(), None),
+    }
+}
+
+/// The error of a run whose deadline passed.
+pub(crate) fn deadline_error() -> Error {
+    Error::of_kind(
+        ErrorKind::DeadlineExceeded,
+        "Workflow run deadline exceeded",
+    )
+    .non_retryable()
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind")]
+enum StepContext<'a> {
+    #[serde(rename = "sleep")]
+    Sleep {
+        #[serde(rename = "resumeAt")]
+        resume_at: String,
+    },
+    #[serde(rename = "workflow")]
+    Workflow {
+        #[serde(rename = "timeoutAt")]
+        timeout_at: String,
+    },
+    #[serde(rename = "signal-wait")]
+    SignalWait {
+        signal: &'a str,
+        #[serde(rename = "timeoutAt")]
+        timeout_at: String,
+    },
+}
+
+fn encode_step_context(context: &StepContext<'_>) -> Option<String> {
+    serde_json::to_string(context).ok()
+}
+
+pub(crate) fn sleep_context(resume_at: SystemTime) -> Option<String> {
+    encode_step_context(&StepContext::Sleep {
+        resume_at: format_time(resume_at),
+    })
+}
+
+pub(crate) fn workflow_context(timeout_at: SystemTime) -> Option<String> {
+    encode_step_context(&StepContext::Workflow {
+        timeout_at: format_time(timeout_at),
+    })
+}
+
+pub(crate) fn signal_wait_context(signal: &str, timeout_at: SystemTime) -> Option<String> {
+    encode_step_context(&StepContext::SignalWait {
+        signal,
+        timeout_at: format_time(timeout_at),
+    })
+}
+
+/// What a wait's context says, as far as it can be read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct WaitContextJson {
+    #[serde(rename = "resumeAt")]
+    resume_at: Value,
+    #[serde(rename = "timeoutAt")]
+    timeout_at: Value,
+    signal: Value,
+}
+
+/// When a wait ends, and for which signal.
+#[derive(Debug, Default)]
+pub(crate) struct WaitContext {
+    pub(crate) resume_at: Option<SystemTime>,
+    pub(crate) timeout_at: Option<SystemTime>,
+    pub(crate) signal: Option<Arc<str>>,
+}
+
+pub(crate) fn decode_wait_context(json: Option<&str>) -> WaitContext {
+    let context: WaitContextJson = json
+        .and_then(|json| serde_json::from_str(json).ok())
+        .unwrap_or_default();
+    WaitContext {
+        resume_at: context.resume_at.as_str().and_then(parse_time),
+        timeout_at: context.timeout_at.as_str().and_then(parse_time),
+        signal: context.signal.as_str().map(Arc::from),
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct SignalData {
+    data: Box<RawValue>,
+}
+
+/// The output of a signal wait that got `data`.
+pub(crate) fn encode_signal_output(data: &Payload) -> Result<Payload, Error> {
+    let data = RawValue::from_string(data.expose().to_owned())?;
+    Ok(Payload::from_json(serde_json::to_string(&SignalData {
+        data,
+    })?))
+}
+
+/// The data out of the output of a signal wait; `None` where it timed out.
+pub(crate) fn decode_signal_output(output: &Payload) -> Result<Option<Payload>, Error> {
+    if output.is_null() {
+        return Ok(None);
+    }
+    let output: SignalData = serde_json::from_str(output.expose())?;
+    Ok(Some(Payload::from_json(output.data.get())))
+}
+
+#[derive(Serialize, Deserialize)]
+struct SignalRecipients {
+    #[serde(rename = "workflowRunIds")]
+    workflow_run_ids: Vec<String>,
+}
+
+/// The output of a step that sent a signal.
+pub(crate) fn encode_recipients(run_ids: Vec<String>) -> Result<Payload, Error> {
+    let output = serde_json::to_string(&SignalRecipients {
+        workflow_run_ids: run_ids,
+    })?;
+    Ok(Payload::from_json(output))
+}
+
+/// Who received the signal that a step sent.
+pub(crate) fn decode_recipients(output: &Payload) -> Result<Vec<String>, Error> {
+    let output: SignalRecipients = serde_json::from_str(output.expose())?;
+    Ok(output.workflow_run_ids)
+}

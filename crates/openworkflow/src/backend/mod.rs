@@ -1,0 +1,103 @@
+//! The database behind clients and workers.
+
+pub(crate) mod codec;
+mod error;
+mod page;
+mod record;
+mod request;
+mod wakeups;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use error::BackendError;
+pub use page::{Cursor, Page};
+pub use record::{
+    ChildRun, ClaimedRun, History, RunCounts, RunStatus, StepAttempt, StepAttemptKind, StepStatus,
+    StoredError, WorkflowRun,
+};
+pub use request::{
+    Cancellation, Claim, EndedStep, ExecutionEnd, ListRuns, ListSteps, NewRun, NewSignal,
+    NewStepAttempt, Owner, PageEdge, Window, WorkflowKey,
+};
+pub use wakeups::Wakeups;
+
+use crate::Clock;
+
+/// The result of a backend's operation.
+pub type BackendResult<T> = std::result::Result<T, BackendError>;
+
+/// What clients and workers need of a database.
+///
+/// Each method is one atomic operation of the database protocol (`docs/protocol.md`): when it
+/// returns `Ok`, what it did is durable, and when it returns `Err`, nothing was written. The future
+/// of an operation may be dropped at any time; the operation then may or may not have happened, but
+/// never in part.
+///
+/// Operations that take an [`Owner`] are guarded: they happen only while the run is `running` and
+/// claimed by that worker, and fail with [`BackendError::OwnershipLost`] otherwise.
+///
+/// After a commit, the backend tells [`wakeups`](Self::wakeups) what became due and what ended, so
+/// that workers and handles in the same process need not wait for their next poll.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// The clock of everything that is decided on this side of the database.
+    fn clock(&self) -> &Clock;
+
+    /// Where the process is told of work and of ends.
+    fn wakeups(&self) -> &Wakeups;
+
+    /// Creates a run, or finds the one that its idempotency key already created within 24 hours.
+    /// The flag says whether it was found.
+    async fn create_run(&self, run: NewRun) -> BackendResult<(WorkflowRun, bool)>;
+
+    /// Reads a run.
+    async fn get_run(&self, namespace_id: &str, id: &str) -> BackendResult<Option<WorkflowRun>>;
+
+    /// Lists runs, newest first.
+    async fn list_runs(&self, query: ListRuns) -> BackendResult<Page<WorkflowRun>>;
+
+    /// Counts runs by status.
+    async fn count_runs(&self, namespace_id: &str) -> BackendResult<RunCounts>;
+
+    /// Lists a run's step attempts, oldest first.
+    async fn list_step_attempts(&self, query: ListSteps) -> BackendResult<Page<StepAttempt>>;
+
+    /// Cancels a run and wakes its parent.
+    async fn cancel_run(&self, namespace_id: &str, id: &str) -> BackendResult<Cancellation>;
+
+    /// Delivers a signal to every waiting step attempt and wakes their runs. Returns the ids of the
+    /// runs that received it.
+    async fn send_signal(&self, signal: NewSignal) -> BackendResult<Vec<String>>;
+
+    /// Fails runs whose deadline passed (waking their parents), then claims due runs: one at most
+    /// for each of `claim.worker_ids`.
+    async fn claim_runs(&self, claim: Claim) -> BackendResult<Vec<ClaimedRun>>;
+
+    /// Loads what a run did so far, from one snapshot.
+    async fn load_history(&self, namespace_id: &str, run_id: &str) -> BackendResult<History>;
+
+    /// Extends the claim to `lease` from now.
+    async fn extend_lease(&self, owner: &Owner, lease: Duration) -> BackendResult<()>;
+
+    /// Writes a `running` step attempt. Does nothing if that attempt exists already.
+    async fn begin_step(&self, owner: &Owner, attempt: NewStepAttempt) -> BackendResult<()>;
+
+    /// Writes a `running` attempt of kind `workflow` (if it does not exist yet), creates the child
+    /// run (or finds it by its idempotency key) and links the two. Returns the child.
+    async fn begin_child(
+        &self,
+        owner: &Owner,
+        attempt: NewStepAttempt,
+        child: NewRun,
+    ) -> BackendResult<WorkflowRun>;
+
+    /// Writes a completed or failed step attempt: the whole row where it does not exist yet, the
+    /// result where it does. An attempt that has that status already keeps its first result.
+    async fn end_step(&self, owner: &Owner, ended: EndedStep) -> BackendResult<()>;
+
+    /// Ends an execution: completes, fails, reschedules or parks the run, and wakes its parent where
+    /// the run is over.
+    async fn end_execution(&self, owner: &Owner, end: ExecutionEnd) -> BackendResult<()>;
+}

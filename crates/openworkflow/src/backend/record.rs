@@ -1,0 +1,440 @@
+//! The rows of the database, as clients, workers and backends see them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::SystemTime;
+
+use workflow_core::{Carrier, Error, ErrorKind, Payload};
+
+use super::{BackendError, Cursor, codec};
+
+macro_rules! text_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+            /// Something that this library does not know, kept as it stands in the database.
+            Other(String),
+        }
+
+        impl $name {
+            /// The text that stands in the database.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$variant => $text,)*
+                    Self::Other(text) => text,
+                }
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                match text {
+                    $($text => Self::$variant,)*
+                    other => Self::Other(other.to_owned()),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+text_enum! {
+    /// The status of a run.
+    RunStatus {
+        /// Waits to be claimed, for the first time or again after a failure.
+        Pending = "pending",
+        /// Claimed by a worker, or parked.
+        Running = "running",
+        /// Ended with an output.
+        Completed = "completed",
+        /// Ended with an error.
+        Failed = "failed",
+        /// Ended by a cancellation.
+        Canceled = "canceled",
+        /// Parked, as older versions wrote it.
+        Sleeping = "sleeping",
+        /// Completed, as older versions wrote it.
+        Succeeded = "succeeded",
+    }
+}
+
+impl RunStatus {
+    /// Whether a run with this status is over.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        matches!(
+            self,
+            Self::Completed | Self::Succeeded | Self::Failed | Self::Canceled
+        )
+    }
+}
+
+text_enum! {
+    /// The status of a step attempt.
+    StepStatus {
+        /// Under way, waiting, or left behind by a worker that died.
+        Running = "running",
+        /// Has a result.
+        Completed = "completed",
+        /// Failed.
+        Failed = "failed",
+        /// Completed, as older versions wrote it.
+        Succeeded = "succeeded",
+    }
+}
+
+text_enum! {
+    /// The kind of a step attempt.
+    StepAttemptKind {
+        /// Ran a function.
+        Function = "function",
+        /// Slept.
+        Sleep = "sleep",
+        /// Ran a child workflow.
+        Workflow = "workflow",
+        /// Waited for a signal.
+        SignalWait = "signal-wait",
+        /// Sent a signal.
+        SignalSend = "signal-send",
+    }
+}
+
+/// A run, as it stands in the database.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WorkflowRun {
+    /// The namespace.
+    pub namespace_id: String,
+    /// The id, unique within the namespace.
+    pub id: String,
+    /// The workflow's name.
+    pub workflow_name: String,
+    /// The workflow's version, where it has one.
+    pub version: Option<String>,
+    /// The status.
+    pub status: RunStatus,
+    /// The key under which it was created, where one was given.
+    pub idempotency_key: Option<String>,
+    /// What was captured at its creation.
+    pub carrier: Carrier,
+    /// The input.
+    pub input: Payload,
+    /// The output, once completed.
+    pub output: Payload,
+    /// The last failure. On a run that is not over it is that of an earlier execution.
+    pub error: Option<StoredError>,
+    /// How often it was claimed.
+    pub attempts: u32,
+    /// The step attempt of the parent run that created it, where it is a child.
+    pub parent_step_attempt_id: Option<String>,
+    /// The worker that claimed it; stays on a completed run.
+    pub worker_id: Option<String>,
+    /// When it may be claimed: the start, the wake-up, the retry, or the end of the lease.
+    pub available_at: Option<SystemTime>,
+    /// When it fails if it has not ended.
+    pub deadline_at: Option<SystemTime>,
+    /// When its first execution since the last failure began.
+    pub started_at: Option<SystemTime>,
+    /// When it ended.
+    pub finished_at: Option<SystemTime>,
+    /// When it was created.
+    pub created_at: SystemTime,
+    /// When the row was last written.
+    pub updated_at: SystemTime,
+}
+
+impl WorkflowRun {
+    /// A pending run that was just created. For backends, which then fill in what differs.
+    #[must_use]
+    pub fn new(
+        namespace_id: impl Into<String>,
+        id: impl Into<String>,
+        workflow_name: impl Into<String>,
+        created_at: SystemTime,
+    ) -> Self {
+        Self {
+            namespace_id: namespace_id.into(),
+            id: id.into(),
+            workflow_name: workflow_name.into(),
+            version: None,
+            status: RunStatus::Pending,
+            idempotency_key: None,
+            carrier: Carrier::new(),
+            input: Payload::NULL,
+            output: Payload::NULL,
+            error: None,
+            attempts: 0,
+            parent_step_attempt_id: None,
+            worker_id: None,
+            available_at: None,
+            deadline_at: None,
+            started_at: None,
+            finished_at: None,
+            created_at,
+            updated_at: created_at,
+        }
+    }
+
+    /// The place of this run in a list.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        Cursor::new(self.created_at, self.id.clone())
+    }
+}
+
+/// An attempt at a step, as it stands in the database.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct StepAttempt {
+    /// The id, unique within the namespace.
+    pub id: String,
+    /// The run it belongs to.
+    pub workflow_run_id: String,
+    /// The step's name within the run.
+    pub step_name: String,
+    /// The kind.
+    pub kind: StepAttemptKind,
+    /// The status.
+    pub status: StepStatus,
+    /// The JSON text of the column `context`, where it is set: when a wait ends, and what for.
+    pub context: Option<String>,
+    /// The result, once completed.
+    pub output: Payload,
+    /// The failure, once failed.
+    pub error: Option<StoredError>,
+    /// The child run, where it has been linked.
+    pub child_workflow_run_id: Option<String>,
+    /// When it began.
+    pub started_at: Option<SystemTime>,
+    /// When it ended.
+    pub finished_at: Option<SystemTime>,
+    /// When the attempt was created.
+    pub created_at: SystemTime,
+    /// When the row was last written.
+    pub updated_at: SystemTime,
+}
+
+impl StepAttempt {
+    /// A running attempt. For backends, which then fill in what differs.
+    #[must_use]
+    pub fn new(
+        id: impl Into<String>,
+        workflow_run_id: impl Into<String>,
+        step_name: impl Into<String>,
+        kind: StepAttemptKind,
+        created_at: SystemTime,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            workflow_run_id: workflow_run_id.into(),
+            step_name: step_name.into(),
+            kind,
+            status: StepStatus::Running,
+            context: None,
+            output: Payload::NULL,
+            error: None,
+            child_workflow_run_id: None,
+            started_at: Some(created_at),
+            finished_at: None,
+            created_at,
+            updated_at: created_at,
+        }
+    }
+
+    /// The place of this attempt in a list.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        Cursor::new(self.created_at, self.id.clone())
+    }
+}
+
+/// A failure as it is stored: what a process in any language can read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredError {
+    /// The error's name, where it has one.
+    pub name: Option<String>,
+    /// The message; empty where none is stored.
+    pub message: String,
+    /// The stack trace or the chain of causes, where stored.
+    pub stack: Option<String>,
+}
+
+impl StoredError {
+    /// Reads the JSON text of a column `error`, whatever it holds.
+    #[must_use]
+    pub fn from_json(json: &str) -> Self {
+        codec::decode_error(json)
+    }
+
+    pub(crate) fn new(name: Option<String>, message: String, stack: Option<String>) -> Self {
+        Self {
+            name,
+            message,
+            stack,
+        }
+    }
+
+    /// This failure as an error of `kind`.
+    pub(crate) fn to_error(&self, kind: ErrorKind) -> Error {
+        let name = self.name.clone().unwrap_or_else(|| "Error".to_owned());
+        let error = Error::new(name, self.message.clone()).with_kind(kind);
+        match &self.stack {
+            Some(stack) => error.with_stack(stack.clone()),
+            None => error,
+        }
+    }
+}
+
+impl fmt::Display for StoredError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+/// How many runs have which status; legacy statuses count as what they became.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RunCounts {
+    /// Waiting to be claimed.
+    pub pending: u64,
+    /// Claimed or parked.
+    pub running: u64,
+    /// Ended with an output.
+    pub completed: u64,
+    /// Ended with an error.
+    pub failed: u64,
+    /// Canceled.
+    pub canceled: u64,
+}
+
+impl RunCounts {
+    /// Adds `count` runs of `status`. Statuses that are not known are ignored.
+    pub fn add(&mut self, status: &RunStatus, count: u64) {
+        let counter = match status {
+            RunStatus::Pending => &mut self.pending,
+            RunStatus::Running | RunStatus::Sleeping => &mut self.running,
+            RunStatus::Completed | RunStatus::Succeeded => &mut self.completed,
+            RunStatus::Failed => &mut self.failed,
+            RunStatus::Canceled => &mut self.canceled,
+            RunStatus::Other(_) => return,
+        };
+        *counter += count;
+    }
+}
+
+/// A run that was just claimed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ClaimedRun {
+    /// The run's id.
+    pub id: String,
+    /// The worker id, of those in the claim, that holds it now.
+    pub worker_id: String,
+    /// How often it has been claimed, this claim included.
+    pub attempts: u32,
+    /// Whether another worker held it and its lease ran out.
+    pub taken_over: bool,
+    /// The run after the claim, or what is wrong with its row.
+    pub run: Result<WorkflowRun, BackendError>,
+}
+
+impl ClaimedRun {
+    /// For backends.
+    pub fn new(
+        id: impl Into<String>,
+        worker_id: impl Into<String>,
+        attempts: u32,
+        taken_over: bool,
+        run: Result<WorkflowRun, BackendError>,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            worker_id: worker_id.into(),
+            attempts,
+            taken_over,
+            run,
+        }
+    }
+}
+
+/// What a run did so far.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct History {
+    /// Its step attempts in order of (`created_at`, `id`).
+    pub attempts: Vec<StepAttempt>,
+    /// The child runs of its running, linked `workflow` attempts, by attempt id.
+    pub children: HashMap<String, ChildRun>,
+    /// The data of the signals delivered to its running `signal-wait` attempts, by attempt id.
+    pub signals: HashMap<String, Payload>,
+}
+
+impl History {
+    /// For backends.
+    #[must_use]
+    pub fn new(
+        attempts: Vec<StepAttempt>,
+        children: HashMap<String, ChildRun>,
+        signals: HashMap<String, Payload>,
+    ) -> Self {
+        Self {
+            attempts,
+            children,
+            signals,
+        }
+    }
+}
+
+/// What a parent needs to know of a child run.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ChildRun {
+    /// The child's id.
+    pub id: String,
+    /// Its status.
+    pub status: RunStatus,
+    /// Its output.
+    pub output: Payload,
+    /// Its error.
+    pub error: Option<StoredError>,
+    /// When it ended.
+    pub finished_at: Option<SystemTime>,
+}
+
+impl ChildRun {
+    /// For backends.
+    pub fn new(
+        id: impl Into<String>,
+        status: RunStatus,
+        output: Payload,
+        error: Option<StoredError>,
+        finished_at: Option<SystemTime>,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            status,
+            output,
+            error,
+            finished_at,
+        }
+    }
+}
+
+impl From<WorkflowRun> for ChildRun {
+    fn from(run: WorkflowRun) -> Self {
+        Self::new(run.id, run.status, run.output, run.error, run.finished_at)
+    }
+}

@@ -1,0 +1,346 @@
+//! What clients and workers ask of a backend.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use workflow_core::{Carrier, Payload};
+
+use super::{Cursor, RunStatus, StepAttemptKind, codec};
+
+/// A run to be created.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NewRun {
+    /// The namespace.
+    pub namespace_id: String,
+    /// The id.
+    pub id: String,
+    /// The workflow's name.
+    pub workflow_name: String,
+    /// The workflow's version.
+    pub version: Option<String>,
+    /// The key that makes the creation idempotent for 24 hours.
+    pub idempotency_key: Option<String>,
+    /// What is kept with the run.
+    pub carrier: Carrier,
+    /// The input.
+    pub input: Payload,
+    /// When it may first be claimed; now where `None`.
+    pub available_at: Option<SystemTime>,
+    /// When it fails if it has not ended.
+    pub deadline_at: Option<SystemTime>,
+    /// The step attempt (of the same namespace) that creates it.
+    pub parent_step_attempt_id: Option<String>,
+}
+
+impl NewRun {
+    /// A run with nothing optional.
+    pub fn new(
+        namespace_id: impl Into<String>,
+        id: impl Into<String>,
+        workflow_name: impl Into<String>,
+        input: Payload,
+    ) -> Self {
+        Self {
+            namespace_id: namespace_id.into(),
+            id: id.into(),
+            workflow_name: workflow_name.into(),
+            version: None,
+            idempotency_key: None,
+            carrier: Carrier::new(),
+            input,
+            available_at: None,
+            deadline_at: None,
+            parent_step_attempt_id: None,
+        }
+    }
+
+    /// The JSON text for the column `context`; `None` for SQL NULL.
+    #[must_use]
+    pub fn context_json(&self) -> Option<String> {
+        codec::encode_run_context(&self.carrier)
+    }
+}
+
+/// A signal to be delivered.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NewSignal {
+    /// The namespace whose runs can receive it.
+    pub namespace_id: String,
+    /// The name.
+    pub signal: String,
+    /// The data.
+    pub data: Payload,
+    /// The key under which a second sending delivers nothing.
+    pub idempotency_key: Option<String>,
+    /// The run that sends it, where a run does: the sending is then guarded.
+    pub sender: Option<Owner>,
+}
+
+impl NewSignal {
+    /// A signal without key and sender.
+    pub fn new(namespace_id: impl Into<String>, signal: impl Into<String>, data: Payload) -> Self {
+        Self {
+            namespace_id: namespace_id.into(),
+            signal: signal.into(),
+            data,
+            idempotency_key: None,
+            sender: None,
+        }
+    }
+}
+
+/// Who a worker claims to be when it writes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Owner {
+    /// The run's namespace.
+    pub namespace_id: Arc<str>,
+    /// The run.
+    pub run_id: Arc<str>,
+    /// The worker id that holds the claim.
+    pub worker_id: Arc<str>,
+}
+
+impl Owner {
+    /// `worker_id` as the owner of a run.
+    pub fn new(
+        namespace_id: impl Into<Arc<str>>,
+        run_id: impl Into<Arc<str>>,
+        worker_id: impl Into<Arc<str>>,
+    ) -> Self {
+        Self {
+            namespace_id: namespace_id.into(),
+            run_id: run_id.into(),
+            worker_id: worker_id.into(),
+        }
+    }
+}
+
+/// A workflow's name and version, as a registry knows it. No version matches no version only.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct WorkflowKey {
+    /// The name.
+    pub name: String,
+    /// The version.
+    pub version: Option<String>,
+}
+
+impl WorkflowKey {
+    /// A key.
+    pub fn new(name: impl Into<String>, version: Option<String>) -> Self {
+        Self {
+            name: name.into(),
+            version,
+        }
+    }
+}
+
+/// A request for due runs.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Claim {
+    /// The namespace.
+    pub namespace_id: Arc<str>,
+    /// An id for each slot that is free.
+    pub worker_ids: Vec<Arc<str>>,
+    /// The workflows to claim runs of; any where `None`.
+    pub workflows: Option<Arc<[WorkflowKey]>>,
+    /// How long the claim holds without being extended.
+    pub lease: Duration,
+}
+
+impl Claim {
+    /// A claim.
+    #[must_use]
+    pub fn new(
+        namespace_id: Arc<str>,
+        worker_ids: Vec<Arc<str>>,
+        workflows: Option<Arc<[WorkflowKey]>>,
+        lease: Duration,
+    ) -> Self {
+        Self {
+            namespace_id,
+            worker_ids,
+            workflows,
+            lease,
+        }
+    }
+}
+
+/// A step attempt that begins.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NewStepAttempt {
+    /// The id.
+    pub id: Arc<str>,
+    /// The step's name.
+    pub step_name: Arc<str>,
+    /// The kind.
+    pub kind: StepAttemptKind,
+    /// The JSON text for the column `context`.
+    pub context: Option<String>,
+    /// How long ago it began. `created_at` and `started_at` are now less this.
+    pub begun_ago: Duration,
+}
+
+impl NewStepAttempt {
+    /// An attempt that begins now.
+    #[must_use]
+    pub fn new(
+        id: Arc<str>,
+        step_name: Arc<str>,
+        kind: StepAttemptKind,
+        context: Option<String>,
+    ) -> Self {
+        Self {
+            id,
+            step_name,
+            kind,
+            context,
+            begun_ago: Duration::ZERO,
+        }
+    }
+}
+
+/// A step attempt that ended.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct EndedStep {
+    /// The attempt; only its result is written where the row exists.
+    pub attempt: NewStepAttempt,
+    /// The output, or the JSON text of the error.
+    pub result: Result<Payload, String>,
+}
+
+impl EndedStep {
+    /// An end.
+    #[must_use]
+    pub fn new(attempt: NewStepAttempt, result: Result<Payload, String>) -> Self {
+        Self { attempt, result }
+    }
+}
+
+/// How an execution ends.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ExecutionEnd {
+    /// The run is completed; its parent wakes.
+    Complete {
+        /// The output.
+        output: Payload,
+    },
+    /// The run failed for good; its parent wakes.
+    Fail {
+        /// The JSON text of the error.
+        error: String,
+    },
+    /// The run goes back to `pending`.
+    Retry {
+        /// The JSON text of the error.
+        error: String,
+        /// When it may be claimed again.
+        at: SystemTime,
+        /// The ids of the step attempts that wait beside the failure.
+        waits: Vec<Arc<str>>,
+    },
+    /// The run is put away. If the child or the signal of one of `waits` is there by now, it is due
+    /// at once.
+    Park {
+        /// When it is due.
+        until: SystemTime,
+        /// The ids of the step attempts that it waits for.
+        waits: Vec<Arc<str>>,
+    },
+}
+
+/// What became of a cancellation.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Cancellation {
+    /// The run is canceled, now or already before.
+    Canceled,
+    /// The run had ended with this status.
+    AlreadyEnded(RunStatus),
+    /// There is no such run.
+    NotFound,
+}
+
+/// A page of runs.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ListRuns {
+    /// The namespace.
+    pub namespace_id: String,
+    /// Only runs with this status.
+    pub status: Option<RunStatus>,
+    /// Only runs of this workflow.
+    pub workflow_name: Option<String>,
+    /// Which part of the list.
+    pub window: Window,
+}
+
+impl ListRuns {
+    /// The newest runs of a namespace.
+    pub fn new(namespace_id: impl Into<String>) -> Self {
+        Self {
+            namespace_id: namespace_id.into(),
+            status: None,
+            workflow_name: None,
+            window: Window::default(),
+        }
+    }
+}
+
+/// A page of step attempts.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ListSteps {
+    /// The namespace.
+    pub namespace_id: String,
+    /// The run.
+    pub run_id: String,
+    /// Which part of the list.
+    pub window: Window,
+}
+
+impl ListSteps {
+    /// The oldest step attempts of a run.
+    pub fn new(namespace_id: impl Into<String>, run_id: impl Into<String>) -> Self {
+        Self {
+            namespace_id: namespace_id.into(),
+            run_id: run_id.into(),
+            window: Window::default(),
+        }
+    }
+}
+
+/// Which part of a list a page shows.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Window {
+    /// How many items, at most.
+    pub limit: u32,
+    /// From where, and in which direction.
+    pub from: Option<PageEdge>,
+}
+
+/// The edge that a page begins at.
+#[derive(Debug, Clone)]
+pub enum PageEdge {
+    /// The items after this one, in the order of the list.
+    After(Cursor),
+    /// The items before this one; the page ends right before it.
+    Before(Cursor),
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            limit: 100,
+            from: None,
+        }
+    }
+}

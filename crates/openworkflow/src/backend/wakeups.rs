@@ -1,0 +1,88 @@
+//! News within a process: what became due, and what ended.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+
+use tokio::sync::Notify;
+
+/// How many future due times are remembered; the rest is found by polling.
+const REMEMBERED_DUE_TIMES: usize = 10_000;
+
+/// Where a backend says what it committed, and where workers and handles of the same process hear
+/// of it. Only a matter of latency: everything here is found by polling too.
+#[derive(Default)]
+pub struct Wakeups {
+    work: Notify,
+    due: Mutex<BinaryHeap<Reverse<SystemTime>>>,
+    watched: Mutex<HashMap<String, Weak<Notify>>>,
+}
+
+impl Wakeups {
+    /// Nothing due, nobody watching.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A run becomes claimable at `at`.
+    pub fn work_due(&self, at: SystemTime, now: SystemTime) {
+        if at > now {
+            let mut due = lock(&self.due);
+            if due.len() < REMEMBERED_DUE_TIMES {
+                due.push(Reverse(at));
+            }
+        }
+        // Also for later work: the worker then shortens its wait.
+        self.work.notify_waiters();
+    }
+
+    /// A run reached a terminal status.
+    pub fn run_ended(&self, run_id: &str) {
+        let watcher = lock(&self.watched).remove(run_id);
+        if let Some(watcher) = watcher.and_then(|weak| weak.upgrade()) {
+            watcher.notify_waiters();
+        }
+    }
+
+    /// A future that ends when work is announced. It listens from the moment it is made.
+    pub(crate) fn work(&self) -> tokio::sync::futures::Notified<'_> {
+        self.work.notified()
+    }
+
+    /// The earliest time after `now` at which work is known to become due. Forgets earlier ones.
+    pub(crate) fn next_due(&self, now: SystemTime) -> Option<SystemTime> {
+        let mut due = lock(&self.due);
+        while due.peek().is_some_and(|Reverse(at)| *at <= now) {
+            due.pop();
+        }
+        due.peek().map(|Reverse(at)| *at)
+    }
+
+    /// Something that is notified when the run ends in this process.
+    pub(crate) fn watch(&self, run_id: &str) -> Arc<Notify> {
+        let mut watched = lock(&self.watched);
+        if let Some(watcher) = watched.get(run_id).and_then(Weak::upgrade) {
+            return watcher;
+        }
+        // Handles that were dropped leave their entry behind; clear them before the map grows.
+        if watched.len() == watched.capacity() {
+            watched.retain(|_, watcher| watcher.strong_count() > 0);
+        }
+        let watcher = Arc::new(Notify::new());
+        watched.insert(run_id.to_owned(), Arc::downgrade(&watcher));
+        watcher
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Wakeups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wakeups").finish_non_exhaustive()
+    }
+}

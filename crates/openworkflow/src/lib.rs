@@ -1,0 +1,6 @@
+//! Durable workflows.
+
+pub mod backend;
+mod clock;
+
+pub use clock::Clock;
