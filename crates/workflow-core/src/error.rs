@@ -214,6 +214,22 @@ impl Error {
         self.0.source.as_deref()?.downcast_ref()
     }
 
+    /// The error this one was made from, by value, if it is a `T`.
+    ///
+    /// # Errors
+    ///
+    /// This error, unchanged, if it is not.
+    pub fn downcast<T: StdError + Send + Sync + 'static>(mut self) -> Result<T, Self> {
+        match self.0.source.take().map(|source| source.downcast::<T>()) {
+            Some(Ok(source)) => Ok(*source),
+            Some(Err(source)) => {
+                self.0.source = Some(source);
+                Err(self)
+            }
+            None => Err(self),
+        }
+    }
+
     /// This error, not to be tried again.
     #[must_use]
     pub fn non_retryable(mut self) -> Self {

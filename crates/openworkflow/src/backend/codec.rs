@@ -117,6 +117,16 @@ pub(crate) fn encode_error(error: &Error) -> String {
     json.unwrap_or_else(|_| r#"{"message":"the error could not be written as JSON"}"#.to_owned())
 }
 
+/// The JSON text of a step's error. What is not to be tried again says so, in a member that other
+/// SDKs pass over: a later execution must not take it for an error that another attempt may mend.
+pub(crate) fn encode_step_error(error: &Error) -> String {
+    let mut json = encode_error(error);
+    if !error.is_retryable() && json.pop().is_some() {
+        json.push_str(r#","retryable":false}"#);
+    }
+    json
+}
+
 /// Reads the JSON text of an error, whatever it holds.
 pub(crate) fn decode_error(json: &str) -> StoredError {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
@@ -125,9 +135,10 @@ pub(crate) fn decode_error(json: &str) -> StoredError {
             text(members.get("name")),
             text(members.get("message")).unwrap_or_default(),
             text(members.get("stack")),
+            members.get("retryable") != Some(&Value::Bool(false)),
         ),
-        Ok(Value::String(message)) => StoredError::new(None, message, None),
-        _ => StoredError::new(None, json.to_owned(), None),
+        Ok(Value::String(message)) => StoredError::new(None, message, None, true),
+        _ => StoredError::new(None, json.to_owned(), None, true),
     }
 }
 

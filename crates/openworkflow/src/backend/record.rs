@@ -267,6 +267,8 @@ pub struct StoredError {
     pub message: String,
     /// The stack trace or the chain of causes, where stored.
     pub stack: Option<String>,
+    /// Whether another attempt may help. Only failures of steps say otherwise.
+    pub retryable: bool,
 }
 
 impl StoredError {
@@ -276,18 +278,27 @@ impl StoredError {
         codec::decode_error(json)
     }
 
-    pub(crate) fn new(name: Option<String>, message: String, stack: Option<String>) -> Self {
+    pub(crate) fn new(
+        name: Option<String>,
+        message: String,
+        stack: Option<String>,
+        retryable: bool,
+    ) -> Self {
         Self {
             name,
             message,
             stack,
+            retryable,
         }
     }
 
     /// This failure as an error of `kind`.
     pub(crate) fn to_error(&self, kind: ErrorKind) -> Error {
         let name = self.name.clone().unwrap_or_else(|| "Error".to_owned());
-        let error = Error::new(name, self.message.clone()).with_kind(kind);
+        let mut error = Error::new(name, self.message.clone()).with_kind(kind);
+        if !self.retryable {
+            error = error.non_retryable();
+        }
         match &self.stack {
             Some(stack) => error.with_stack(stack.clone()),
             None => error,

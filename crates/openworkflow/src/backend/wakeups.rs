@@ -16,6 +16,7 @@ const REMEMBERED_DUE_TIMES: usize = 10_000;
 #[derive(Default)]
 pub struct Wakeups {
     work: Notify,
+    due_changed: Notify,
     due: Mutex<BinaryHeap<Reverse<SystemTime>>>,
     watched: Mutex<HashMap<String, Weak<Notify>>>,
 }
@@ -29,14 +30,19 @@ impl Wakeups {
 
     /// A run becomes claimable at `at`.
     pub fn work_due(&self, at: SystemTime, now: SystemTime) {
-        if at > now {
-            let mut due = lock(&self.due);
-            if due.len() < REMEMBERED_DUE_TIMES {
-                due.push(Reverse(at));
-            }
+        if at <= now {
+            self.work.notify_waiters();
+            return;
         }
-        // Also for later work: the worker then shortens its wait.
-        self.work.notify_waiters();
+        let mut due = lock(&self.due);
+        let earliest = due.peek().is_none_or(|Reverse(first)| at < *first);
+        if due.len() < REMEMBERED_DUE_TIMES {
+            due.push(Reverse(at));
+        }
+        drop(due);
+        if earliest {
+            self.due_changed.notify_waiters();
+        }
     }
 
     /// A run reached a terminal status.
@@ -50,6 +56,11 @@ impl Wakeups {
     /// A future that ends when work is announced. It listens from the moment it is made.
     pub(crate) fn work(&self) -> tokio::sync::futures::Notified<'_> {
         self.work.notified()
+    }
+
+    /// A future that ends when the earliest known due time changes.
+    pub(crate) fn due_changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.due_changed.notified()
     }
 
     /// The earliest time after `now` at which work is known to become due. Forgets earlier ones.
