@@ -26,4 +26,10 @@ pub use step::{RunStep, RunWorkflowStep, SendSignalStep, SleepStep, WaitForSigna
 pub use when::When;
 pub use worker::{BuildError, Worker, WorkerBuilder, WorkerHandle};
 pub use workflow::{Workflow, WorkflowSpec};
-pub use workflow_core::{Error, ErrorKind, Result};
+pub use async_trait::async_trait;
+pub use workflow_core::{
+    BoxError, BoxFuture, CancelRun, Carrier, CreateRun, CreatedRun, Error, ErrorKind, Event,
+    ExecuteRun, Execution, ExecutionOutcome, Interceptor, Interruption, Next, NextFuture,
+    ParentStep, Payload, Result, RunInfo, SendSignal, SentSignal, StepCall, StepKind, StepOutcome,
+    StepPhase,
+};
