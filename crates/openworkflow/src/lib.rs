@@ -3,4 +3,6 @@
 pub mod backend;
 mod clock;
 
+#[cfg(feature = "sqlite")]
+pub use backend::{Sqlite, SqliteOptions};
 pub use clock::Clock;
