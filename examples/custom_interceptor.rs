@@ -65,13 +65,20 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let store = Sqlite::open(folder.path().join("render.db")).await?;
     let timing = Timing::default();
-    let quota = Quota { tenant: "acme", left: Arc::new(Mutex::new(2)) };
+    let quota = Quota {
+        tenant: "acme",
+        left: Arc::new(Mutex::new(2)),
+    };
 
-    let client = Client::builder(store.clone()).interceptor(quota.clone()).build();
+    let client = Client::builder(store.clone())
+        .interceptor(quota.clone())
+        .build();
     let mut worker = Worker::builder(store)
         .workflow(RENDER.implement(|wf, text: String| async move {
             let words: Vec<String> = wf
-                .run("split", || async { Ok(text.split(' ').map(str::to_owned).collect()) })
+                .run("split", || async {
+                    Ok(text.split(' ').map(str::to_owned).collect())
+                })
                 .await?;
             wf.run("count", || async { Ok(words.len()) }).await
         }))
@@ -80,7 +87,11 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         .build()?
         .start();
 
-    for text in ["to be or not to be", "that is the question", "whether 'tis nobler"] {
+    for text in [
+        "to be or not to be",
+        "that is the question",
+        "whether 'tis nobler",
+    ] {
         match client.start(&RENDER, &text.to_owned()).await {
             Ok(run) => println!("{text:?} has {} words", run.result().await?),
             Err(ClientError::Refused { message, .. }) => println!("{text:?} refused: {message}"),

@@ -71,19 +71,29 @@ pub fn process_order(cooldown: Duration) -> Workflow {
     PROCESS_ORDER.implement(move |wf, order: Order| {
         let mail_server_is_up = Arc::clone(&mail_server_is_up);
         async move {
-            wf.run("validate-order", || async { validate(&order) }).await?;
+            wf.run("validate-order", || async { validate(&order) })
+                .await?;
             let shipment = wf.run_workflow(&FULFILL_SHIPMENT, &order.id).await?;
-            let confirmed_by: Option<String> =
-                wf.wait_for_signal(order.confirmation()).timeout("1h").await?;
+            let confirmed_by: Option<String> = wf
+                .wait_for_signal(order.confirmation())
+                .timeout("1h")
+                .await?;
             wf.sleep("cooldown", cooldown).await?;
             wf.run("notify-customer", || async {
                 if mail_server_is_up.swap(true, Ordering::Relaxed) {
                     return Ok(());
                 }
-                Err(Error::new("MailServerDown", "the mail server does not answer"))
+                Err(Error::new(
+                    "MailServerDown",
+                    "the mail server does not answer",
+                ))
             })
             .await?;
-            Ok(Receipt { order_id: order.id, tracking: shipment.tracking, confirmed_by })
+            Ok(Receipt {
+                order_id: order.id,
+                tracking: shipment.tracking,
+                confirmed_by,
+            })
         }
     })
 }
@@ -100,9 +110,13 @@ fn validate(order: &Order) -> openworkflow::Result<()> {
 #[must_use]
 pub fn fulfill_shipment() -> Workflow {
     FULFILL_SHIPMENT.implement(|wf, order_id: String| async move {
-        let shelf = wf.run("reserve-inventory", || async { Ok("B7".to_owned()) }).await?;
+        let shelf = wf
+            .run("reserve-inventory", || async { Ok("B7".to_owned()) })
+            .await?;
         wf.run("dispatch-courier", || async {
-            Ok(Shipment { tracking: format!("{order_id}-{shelf}") })
+            Ok(Shipment {
+                tracking: format!("{order_id}-{shelf}"),
+            })
         })
         .await
     })
@@ -115,7 +129,11 @@ pub fn fulfill_shipment() -> Workflow {
 /// As [`Client::send_signal`].
 pub async fn confirm(client: &Client, order: &Order) -> ClientResult<()> {
     // A signal reaches those who wait, so it is sent until somebody does.
-    while client.send_signal(order.confirmation(), &order.email).await?.is_empty() {
+    while client
+        .send_signal(order.confirmation(), &order.email)
+        .await?
+        .is_empty()
+    {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())

@@ -8,9 +8,7 @@ use openworkflow::{
     Client, CreateRun, CreatedRun, ExecuteRun, ExecutionOutcome, Interceptor, Next, Result, Sqlite,
     StepCall, StepOutcome, StepPhase, Worker,
 };
-use openworkflow_examples::{
-    Order, PROCESS_ORDER, confirm, fulfill_shipment, process_order,
-};
+use openworkflow_examples::{Order, PROCESS_ORDER, confirm, fulfill_shipment, process_order};
 
 /// Prints what it sees. It learns of names, ids and times, and never of anybody's data.
 #[derive(Clone)]
@@ -25,7 +23,11 @@ impl Narrator {
 #[async_trait]
 impl Interceptor for Narrator {
     async fn create_run(&self, call: CreateRun, next: Next<'_, CreateRun>) -> Result<CreatedRun> {
-        let by = if call.parent.is_some() { "by its parent" } else { "by the client" };
+        let by = if call.parent.is_some() {
+            "by its parent"
+        } else {
+            "by the client"
+        };
         self.say(&format!("create   {} {by}", call.run.workflow_name));
         next.run(call).await
     }
@@ -36,7 +38,10 @@ impl Interceptor for Narrator {
         next: Next<'_, ExecuteRun>,
     ) -> Result<ExecutionOutcome> {
         let execution = call.execution.clone();
-        let what = format!("{} (execution {})", execution.run.workflow_name, execution.attempt);
+        let what = format!(
+            "{} (execution {})",
+            execution.run.workflow_name, execution.attempt
+        );
         self.say(&format!("execute  {what}"));
         let outcome = next.run(call).await?;
         let ended = match &outcome {
@@ -51,7 +56,11 @@ impl Interceptor for Narrator {
     }
 
     async fn step(&self, call: StepCall, next: Next<'_, StepCall>) -> Result<StepOutcome> {
-        let begins = if call.phase == StepPhase::Resolve { "resolved" } else { "begins" };
+        let begins = if call.phase == StepPhase::Resolve {
+            "resolved"
+        } else {
+            "begins"
+        };
         let what = format!("  step   {} ({})", call.name, call.kind.as_str());
         self.say(&format!("{what} {begins}"));
         let outcome = next.run(call).await;
@@ -70,7 +79,9 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let store = Sqlite::open(folder.path().join("orders.db")).await?;
     let narrator = Narrator(Instant::now());
 
-    let client = Client::builder(store.clone()).interceptor(narrator.clone()).build();
+    let client = Client::builder(store.clone())
+        .interceptor(narrator.clone())
+        .build();
     let mut worker = Worker::builder(store)
         .workflow(process_order(Duration::from_secs(2)))
         .workflow(fulfill_shipment())
@@ -79,16 +90,27 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         .start();
 
     let order = Order::sample();
-    let run = client.start(&PROCESS_ORDER, &order).idempotency_key(&order.id).await?;
+    let run = client
+        .start(&PROCESS_ORDER, &order)
+        .idempotency_key(&order.id)
+        .await?;
     confirm(&client, &order).await?;
     let receipt = run.result().await?;
     worker.stop().await?;
 
     println!("\n{receipt:?}\n\nThe run and its step attempts, as the database keeps them:");
     let kept = run.describe().await?;
-    println!("{} {}: {} executions", kept.workflow_name, kept.status, kept.attempts);
+    println!(
+        "{} {}: {} executions",
+        kept.workflow_name, kept.status, kept.attempts
+    );
     for attempt in client.list_steps(run.id()).await?.items {
-        println!("  {:<18} {:<12} {}", attempt.step_name, attempt.kind.as_str(), attempt.status);
+        println!(
+            "  {:<18} {:<12} {}",
+            attempt.step_name,
+            attempt.kind.as_str(),
+            attempt.status
+        );
     }
     Ok(())
 }

@@ -14,6 +14,9 @@ mod when;
 mod worker;
 mod workflow;
 
+pub use async_trait::async_trait;
+#[cfg(feature = "sqlite")]
+pub use backend::{Sqlite, SqliteOptions};
 pub use client::{
     Client, ClientBuilder, ClientError, ClientResult, ListRunsRequest, ListStepsRequest, RunHandle,
     SendSignalRequest, StartRunRequest,
@@ -26,7 +29,6 @@ pub use step::{RunStep, RunWorkflowStep, SendSignalStep, SleepStep, WaitForSigna
 pub use when::When;
 pub use worker::{BuildError, Worker, WorkerBuilder, WorkerHandle};
 pub use workflow::{Workflow, WorkflowSpec};
-pub use async_trait::async_trait;
 pub use workflow_core::{
     BoxError, BoxFuture, CancelRun, Carrier, CreateRun, CreatedRun, Error, ErrorKind, Event,
     ExecuteRun, Execution, ExecutionOutcome, Interceptor, Interruption, Next, NextFuture,

@@ -27,6 +27,23 @@ pub(crate) fn parse_time(text: &str) -> Option<SystemTime> {
     text.parse::<Timestamp>().ok().map(SystemTime::from)
 }
 
+/// The time without what is finer than a millisecond, as it comes back from the database.
+pub(crate) fn whole_millis(time: SystemTime) -> SystemTime {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) if time <= latest_time() => {
+            time - std::time::Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000))
+        }
+        _ => parse_time(&format_time(time)).unwrap_or(time),
+    }
+}
+
+/// `time` and `duration` added, as far as times go.
+pub(crate) fn later(time: SystemTime, duration: std::time::Duration) -> SystemTime {
+    let latest = latest_time();
+    time.checked_add(duration)
+        .map_or(latest, |time| time.min(latest))
+}
+
 /// The latest time whose text still has a year of four digits.
 pub(crate) fn latest_time() -> SystemTime {
     SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(253_402_300_799_999)

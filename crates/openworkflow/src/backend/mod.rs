@@ -5,6 +5,8 @@ mod error;
 mod page;
 mod record;
 mod request;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod wakeups;
 
 use std::time::Duration;
@@ -21,6 +23,8 @@ pub use request::{
     Cancellation, Claim, EndedStep, ExecutionEnd, ListRuns, ListSteps, NewRun, NewSignal,
     NewStepAttempt, Owner, PageEdge, Window, WorkflowKey,
 };
+#[cfg(feature = "sqlite")]
+pub use sqlite::{Sqlite, SqliteOptions};
 pub use wakeups::Wakeups;
 
 use crate::Clock;
