@@ -22,8 +22,11 @@
 //! # Features
 //!
 //! - `testing`: a kit to collect spans and compare them with an expected tree.
+//! - `tracing`: for applications whose own spans and logs are made with the `tracing` crate.
 
 mod baggage;
+#[cfg(feature = "tracing")]
+mod bridge;
 mod call;
 mod config;
 mod interceptor;
@@ -40,6 +43,8 @@ mod time;
 mod tracer;
 
 pub use baggage::BaggagePolicy;
+#[cfg(feature = "tracing")]
+pub use bridge::{JsonRunFields, tracing_layer};
 pub use call::SpanCall;
 pub use config::{ErrorDetail, OtelInterceptorBuilder, SpanSelection, SuccessStatus, TraceMode};
 pub use interceptor::OtelInterceptor;
