@@ -77,3 +77,8 @@ pub use workflow_core::{
 };
 #[cfg(feature = "otel")]
 pub use workflow_otel as otel;
+
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
