@@ -29,7 +29,17 @@ struct Rows {
 /// Runs process-order to its end and returns what the database then holds.
 async fn rows(otel: Option<OtelInterceptor>) -> Rows {
     let folder = tempfile::tempdir().unwrap();
-    let store = Sqlite::open(folder.path().join("orders.db")).await.unwrap();
+    // Time flies, so that nobody waits for the pauses of the workflow; the lease is as long.
+    let clock = Clock::manual(SystemTime::now());
+    let ticking = clock.clone();
+    let ticker = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            ticking.advance(Duration::from_millis(50));
+        }
+    });
+    let options = Sqlite::options().clock(clock);
+    let store = options.open(folder.path().join("orders.db")).await.unwrap();
     let stranger = Client::new(store.clone());
     let mut client = Client::builder(store.clone());
     let mut worker = Worker::builder(store)
