@@ -201,6 +201,25 @@ fn a_step_that_the_workflow_gives_up_is_no_error() {
     );
 }
 
+#[test]
+fn a_step_answered_from_history_leaves_no_trace() {
+    let (engine, spans) = engine();
+    let workflow = |e: Arc<Execution>| {
+        let engine = &engine;
+        async move {
+            engine
+                .0
+                .event(&workflow_core::Event::step_replayed(&e, "charge"));
+            Ok(completed())
+        }
+    };
+    block_on(engine.execute_as(execution(2), workflow)).unwrap();
+    expect(
+        &spans,
+        "workflow.execute order [consumer] ok {workflow.outcome=completed}",
+    );
+}
+
 /// The span of a step that ends so.
 fn of_step(
     make: impl FnOnce(&Arc<Execution>) -> StepCall + Send,
