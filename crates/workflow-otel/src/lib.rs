@@ -52,3 +52,8 @@ pub use losses::Losses;
 pub use names::{attribute, operation};
 pub use processor::RunAttributesProcessor;
 pub use {opentelemetry, opentelemetry_sdk};
+
+/// The examples on the page about tracing.
+#[cfg(all(doctest, feature = "testing", feature = "tracing"))]
+#[doc = include_str!("../../../docs/tracing.md")]
+struct TracingPage;

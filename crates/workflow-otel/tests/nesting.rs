@@ -188,6 +188,10 @@ async fn the_worker_s_own_tracing_span_is_no_parent() {
         let stored = app.engine.create(run("order", "run-A"), None).await;
         app.execute(&stored, || async {
             instrumented().await;
+            // Inside, because the innermost wins: the current `tracing` span is the worker's.
+            let task = async { instrumented().await }.with_current_context();
+            let task = task.in_current_span().with_current_subscriber();
+            tokio::spawn(task).await.unwrap();
             done()
         })
         .instrument(worker)
@@ -200,6 +204,8 @@ async fn the_worker_s_own_tracing_span_is_no_parent() {
         workflow.start order
         └── workflow.execute order
             └── step.run charge
+                ├── instrumented
+                │   └── deeper
                 └── instrumented
                     └── deeper
         worker.loop

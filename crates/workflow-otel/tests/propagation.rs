@@ -4,9 +4,11 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::executor::block_on;
 use opentelemetry::baggage::BaggageExt;
+use opentelemetry::trace::noop::NoopTracerProvider;
 use opentelemetry::trace::{
     FutureExt, Link, SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId,
     TraceState, Tracer, TracerProvider,
@@ -19,7 +21,7 @@ use support::*;
 use workflow_core::{Carrier, Execution, RunInfo, StepKind};
 use workflow_otel::testing::SpanCollector;
 use workflow_otel::{
-    BaggagePolicy, OtelInterceptor, OtelInterceptorBuilder, SpanSelection, TraceMode,
+    BaggagePolicy, OtelInterceptor, OtelInterceptorBuilder, SpanCall, SpanSelection, TraceMode,
 };
 
 struct Traced {
@@ -108,6 +110,42 @@ fn without_a_caller_the_start_is_the_root() {
                                 └── tape
         ",
     );
+}
+
+#[test]
+fn a_caller_s_span_that_is_none_is_no_caller() {
+    // What a provider that was shut down leaves in the context.
+    let none = Context::new().with_remote_span_context(SpanContext::NONE);
+    let caller = none.with_baggage([KeyValue::new("tenant", "acme")]);
+    let traced = traced();
+    let create = traced.engine.create(run("order", "run-A"), None);
+    let order = block_on(create.with_context(caller));
+    traced.spans.tree().assert_eq("workflow.start order");
+    assert_eq!(order.carrier.get("baggage"), Some("tenant=acme"));
+}
+
+#[test]
+fn nothing_is_built_for_steps_that_nobody_records() {
+    let steps = Arc::new(AtomicUsize::new(0));
+    let counting = |otel: OtelInterceptorBuilder| {
+        let steps = Arc::clone(&steps);
+        otel.attributes(move |call| {
+            if matches!(call, SpanCall::Step(_)) {
+                steps.fetch_add(1, Ordering::Relaxed);
+            }
+            Vec::new()
+        })
+    };
+    let sampled = carried(&[("traceparent", PARENT)]);
+    let unsampled = carried(&[("traceparent", &*PARENT.replace("-01", "-00"))]);
+    let traced = traced_with(counting);
+    block_on(traced.execute(&unsampled, None));
+    assert_eq!(steps.load(Ordering::Relaxed), 0);
+    block_on(traced.execute(&sampled, None));
+    assert_eq!(steps.load(Ordering::Relaxed), 1);
+    let no_op = traced_with(|otel| counting(otel).tracer_provider(&NoopTracerProvider::new()));
+    block_on(no_op.execute(&sampled, None));
+    assert_eq!(steps.load(Ordering::Relaxed), 1);
 }
 
 #[test]
