@@ -56,10 +56,10 @@ mod worker;
 mod workflow;
 
 pub use async_trait::async_trait;
-#[cfg(feature = "sqlite")]
-pub use backend::{Sqlite, SqliteOptions};
 #[cfg(feature = "postgres")]
 pub use backend::{Postgres, PostgresOptions};
+#[cfg(feature = "sqlite")]
+pub use backend::{Sqlite, SqliteOptions};
 pub use client::{
     Client, ClientBuilder, ClientError, ClientResult, ListRunsRequest, ListStepsRequest, RunHandle,
     SendSignalRequest, StartRunRequest,
