@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use workflow_core::{Error, ErrorKind};
 
+use crate::backend::codec;
+
 /// How often, and how long after a failure, something is tried again.
 ///
 /// The delay after the n-th failure is `initial_interval` × `backoff_coefficient`^(n−1), at most
@@ -119,7 +121,7 @@ impl RetryPolicy {
         if exhausted || !error.is_retryable() {
             return RetryDecision::GiveUp;
         }
-        let at = failed_at + self.delay(failures);
+        let at = codec::later(failed_at, self.delay(failures));
         if deadline_at.is_some_and(|deadline| at >= deadline) {
             return RetryDecision::GiveUp;
         }
