@@ -124,10 +124,7 @@ impl RetryPolicy {
         if exhausted || !error.is_retryable() {
             return RetryDecision::GiveUp;
         }
-        let at = failed_at
-            .checked_add(self.delay(failures))
-            .unwrap_or_else(codec::latest_time);
-        let at = at.min(codec::latest_time());
+        let at = codec::later(failed_at, self.delay(failures));
         if deadline_at.is_some_and(|deadline| at >= deadline) {
             return RetryDecision::GiveUp;
         }
