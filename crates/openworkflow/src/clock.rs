@@ -1,6 +1,7 @@
 //! What time it is, and how a test says so.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -62,11 +63,15 @@ impl Clock {
         }
     }
 
-    /// Ends when a manual clock is moved; never for the system's.
-    pub(crate) async fn moved(&self) {
-        match &self.0 {
-            None => std::future::pending().await,
-            Some(manual) => manual.moved.notified().await,
+    /// A future that ends when a manual clock is moved; never for the system's. It listens from the
+    /// moment it is made.
+    pub(crate) fn moved(&self) -> impl Future<Output = ()> + '_ {
+        let moved = self.0.as_ref().map(|manual| manual.moved.notified());
+        async {
+            match moved {
+                None => std::future::pending().await,
+                Some(moved) => moved.await,
+            }
         }
     }
 }

@@ -12,6 +12,9 @@ use crate::execution::new_id;
 
 const POLL_MIN: Duration = Duration::from_millis(100);
 const POLL_MAX: Duration = Duration::from_secs(1);
+/// How long a hard stop waits for executions to be dropped. They are at once, unless user code blocks
+/// its thread.
+const ABORT_DEADLINE: Duration = Duration::from_millis(20);
 /// How long giving runs back may take once their executions are dropped.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -46,6 +49,7 @@ async fn claim_until_stopped(
 
         // Listens from here on, so that what is committed during the claim is not missed.
         let mut news = std::pin::pin!(wakeups.work());
+        let mut moved = std::pin::pin!(shared.backend.clock().moved());
         let asked = free.len();
         let claim = Claim::new(
             Arc::clone(&shared.namespace_id),
@@ -93,7 +97,7 @@ async fn claim_until_stopped(
                 () = &mut poll => break,
                 () = &mut news => break,
                 () = until(shared, due) => break,
-                () = shared.backend.clock().moved() => break,
+                () = &mut moved => break,
                 () = due_changed => {}
                 Some(ended) = executions.join_next() => free.push(slot_of(ended)),
             }
@@ -140,6 +144,11 @@ async fn drain(shared: &Shared, stop: &Stop, mut executions: JoinSet<Arc<str>>) 
         () = stop.reached(Urgency::Releasing) => {}
     }
     stop.request(Urgency::Releasing);
-    // Ends early where the database does not answer; the leases then run out.
-    let _ = tokio::time::timeout(RELEASE_DEADLINE, all(&mut executions)).await;
+    // Where the database does not answer, the rest is dropped and the leases run out.
+    tokio::select! {
+        () = all(&mut executions) => return,
+        () = tokio::time::sleep(RELEASE_DEADLINE) => {}
+        () = stop.reached(Urgency::Aborting) => {}
+    }
+    let _ = tokio::time::timeout(ABORT_DEADLINE, all(&mut executions)).await;
 }
