@@ -134,15 +134,35 @@ pub(crate) fn encode_error(error: &Error) -> String {
     json.unwrap_or_else(|_| r#"{"message":"the error could not be written as JSON"}"#.to_owned())
 }
 
-/// The JSON text of a step's error. What is not to be tried again says so, in a member that other
-/// SDKs pass over: a later execution must not take it for an error that another attempt may mend.
+/// The JSON text of a step's error. Members that other SDKs pass over keep its kind, and whether it is
+/// not to be tried again: a later execution must be told the same as this one.
 pub(crate) fn encode_step_error(error: &Error) -> String {
     let mut json = encode_error(error);
-    if !error.is_retryable() && json.pop().is_some() {
-        json.push_str(r#","retryable":false}"#);
+    if json.pop().is_some() {
+        if error.kind() != ErrorKind::Application {
+            json.push_str(r#","kind":""#);
+            json.push_str(error.kind().as_str());
+            json.push('"');
+        }
+        if !error.is_retryable() {
+            json.push_str(r#","retryable":false"#);
+        }
+        json.push('}');
     }
     json
 }
+
+/// The kinds that an error of a step can have, other than that of the user's own.
+const STORED_KINDS: [ErrorKind; 8] = [
+    ErrorKind::Panic,
+    ErrorKind::Timeout,
+    ErrorKind::ChildFailed,
+    ErrorKind::ChildCanceled,
+    ErrorKind::InvalidPayload,
+    ErrorKind::InvalidArgument,
+    ErrorKind::Rejected,
+    ErrorKind::Backend,
+];
 
 /// Reads the JSON text of an error, whatever it holds.
 pub(crate) fn decode_error(json: &str) -> StoredError {
@@ -153,6 +173,12 @@ pub(crate) fn decode_error(json: &str) -> StoredError {
             text(members.get("message")).unwrap_or_default(),
             text(members.get("stack")),
             members.get("retryable") != Some(&Value::Bool(false)),
+        )
+        .with_kind(
+            members
+                .get("kind")
+                .and_then(Value::as_str)
+                .and_then(|name| STORED_KINDS.into_iter().find(|kind| kind.as_str() == name)),
         ),
         Ok(Value::String(message)) => StoredError::new(None, message, None, true),
         _ => StoredError::new(None, json.to_owned(), None, true),

@@ -269,6 +269,7 @@ pub struct StoredError {
     pub stack: Option<String>,
     /// Whether another attempt may help. Only failures of steps say otherwise.
     pub retryable: bool,
+    kind: Option<ErrorKind>,
 }
 
 impl StoredError {
@@ -289,11 +290,18 @@ impl StoredError {
             message,
             stack,
             retryable,
+            kind: None,
         }
     }
 
-    /// This failure as an error of `kind`.
-    pub(crate) fn to_error(&self, kind: ErrorKind) -> Error {
+    pub(crate) fn with_kind(mut self, kind: Option<ErrorKind>) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// This failure as an error of the kind that is stored with it, else of `default`.
+    pub(crate) fn to_error(&self, default: ErrorKind) -> Error {
+        let kind = self.kind.unwrap_or(default);
         let name = self.name.clone().unwrap_or_else(|| "Error".to_owned());
         let mut error = Error::new(name, self.message.clone()).with_kind(kind);
         if !self.retryable {
