@@ -12,6 +12,7 @@ use openworkflow::backend::{
     Wakeups, WorkflowRun,
 };
 use openworkflow::{Clock, async_trait};
+use serde_json::Value;
 use tokio::sync::Notify;
 
 /// What lies outside of the workflows: the effects of step bodies, and fate.
@@ -27,6 +28,7 @@ pub struct World {
 struct Effects {
     executions: HashMap<(String, String), u32>,
     completed: HashSet<(String, String)>,
+    told: HashMap<(String, u32), Value>,
     violations: Vec<String>,
 }
 
@@ -84,6 +86,17 @@ impl World {
     pub fn step_completed(&self, run_id: &str, step: &str) {
         let key = (run_id.to_owned(), step.to_owned());
         self.effects().completed.insert(key);
+    }
+
+    /// What a workflow's code was told of a node, in one execution: any other must be told the same.
+    pub fn tell(&self, run_id: &str, node: u32, outcome: &Value) {
+        let key = (run_id.to_owned(), node);
+        let mut effects = self.effects();
+        let first = effects.told.entry(key).or_insert_with(|| outcome.clone());
+        if first != outcome {
+            let violation = format!("run {run_id} was told {first}, and in a replay {outcome}");
+            effects.violations.push(violation);
+        }
     }
 
     /// How often the body of a step ran.

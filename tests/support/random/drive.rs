@@ -108,7 +108,10 @@ pub async fn drive<D: Database>(db: &D, program: &Program, setup: &Setup<'_>) ->
         for workflow in workflows(&world) {
             builder = builder.workflow(workflow);
         }
-        let mut worker = (setup.worker)(builder).build().expect("the worker builds").start();
+        let mut worker = (setup.worker)(builder)
+            .build()
+            .expect("the worker builds")
+            .start();
         let ended = tokio::select! {
             () = world.crashed() => false,
             () = driver.work(&client) => true,
@@ -120,7 +123,9 @@ pub async fn drive<D: Database>(db: &D, program: &Program, setup: &Setup<'_>) ->
             break;
         }
         crashes += 1;
-        driver.after_crash(&Client::new(store.clone()), &world).await;
+        driver
+            .after_crash(&Client::new(store.clone()), &world)
+            .await;
     }
     let client = Client::new(store.clone());
     let result = match client.handle::<Value>(root_id.as_str()).result().await {
@@ -157,7 +162,10 @@ impl Driver<'_> {
         let mut busy_since = Instant::now();
         loop {
             let runs = all_runs(client).await;
-            let live: Vec<_> = runs.iter().filter(|run| !run.status.is_terminal()).collect();
+            let live: Vec<_> = runs
+                .iter()
+                .filter(|run| !run.status.is_terminal())
+                .collect();
             if live.is_empty() {
                 return;
             }
@@ -181,7 +189,10 @@ impl Driver<'_> {
                         let stuck = format!("every run waits for what never comes: {live:#?}");
                         self.violations.push(stuck);
                         for run in &live {
-                            client.cancel(&run.id).await.expect("a stuck run is canceled");
+                            client
+                                .cancel(&run.id)
+                                .await
+                                .expect("a stuck run is canceled");
                         }
                     }
                 }
@@ -330,7 +341,11 @@ impl History {
 }
 
 async fn all_runs(client: &Client) -> Vec<WorkflowRun> {
-    let page = client.list_runs().limit(1000).await.expect("runs are listed");
+    let page = client
+        .list_runs()
+        .limit(1000)
+        .await
+        .expect("runs are listed");
     assert!(page.next.is_none(), "a program has fewer than 1000 runs");
     page.items
 }
@@ -338,7 +353,10 @@ async fn all_runs(client: &Client) -> Vec<WorkflowRun> {
 async fn all_steps(client: &Client, run_id: &str) -> Vec<StepAttempt> {
     let page = client.list_steps(run_id).limit(1000).await;
     let page = page.expect("steps are listed");
-    assert!(page.next.is_none(), "a run has fewer than 1000 step attempts");
+    assert!(
+        page.next.is_none(),
+        "a run has fewer than 1000 step attempts"
+    );
     page.items
 }
 
@@ -349,10 +367,13 @@ pub fn mask_times(text: &str) -> String {
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         let is_time = rest.len() >= PATTERN.len()
-            && rest.bytes().zip(PATTERN).all(|(byte, pattern)| match pattern {
-                b'0' => byte.is_ascii_digit(),
-                other => byte == *other,
-            });
+            && rest
+                .bytes()
+                .zip(PATTERN)
+                .all(|(byte, pattern)| match pattern {
+                    b'0' => byte.is_ascii_digit(),
+                    other => byte == *other,
+                });
         if is_time {
             masked.push_str("<time>");
             rest = &rest[PATTERN.len()..];

@@ -52,7 +52,10 @@ pub enum Op {
     /// The child's side of a rendezvous.
     Answer(Rendezvous),
     /// Branches side by side.
-    Join { style: JoinStyle, branches: Vec<Block> },
+    Join {
+        style: JoinStyle,
+        branches: Vec<Block>,
+    },
     /// An error, or a panic, of the workflow's own code.
     Fail { panics: bool },
 }
@@ -175,7 +178,9 @@ fn tame(block: &mut Block) {
             Op::Join { style, branches } => {
                 branches.iter_mut().for_each(tame);
                 let tries = matches!(style, JoinStyle::TryAll | JoinStyle::TryMacro);
-                branches.iter_mut().for_each(|branch| tame_failures(branch, tries));
+                branches
+                    .iter_mut()
+                    .for_each(|branch| tame_failures(branch, tries));
                 if tries {
                     tame_branches(branches);
                 }
@@ -195,7 +200,9 @@ fn tame_failures(block: &mut Block, in_try: bool) {
                 node.caught |= in_try;
             }
             Op::Join { branches, .. } => {
-                branches.iter_mut().for_each(|branch| tame_failures(branch, in_try));
+                branches
+                    .iter_mut()
+                    .for_each(|branch| tame_failures(branch, in_try));
             }
             _ => {}
         }

@@ -51,18 +51,24 @@ impl Env {
         Box::pin(async move {
             let mut outcomes = Vec::with_capacity(block.len());
             for node in block {
-                outcomes.push(match self.node(node).await {
+                let result = self.node(node).await;
+                let outcome = match &result {
                     Ok(value) => json!({ "node": node.id, "ok": value }),
-                    Err(error) if node.caught => json!({
+                    Err(error) => json!({
                         "node": node.id,
                         "kind": error.kind().as_str(),
                         "name": error.name(),
                         "message": error.message(),
+                        "stack": error.stack(),
                         "step": error.step_name(),
                         "retryable": error.is_retryable(),
                     }),
-                    Err(error) => return Err(error),
-                });
+                };
+                self.world.tell(self.wf.run_id(), node.id, &outcome);
+                match result {
+                    Err(error) if !node.caught => return Err(error),
+                    _ => outcomes.push(outcome),
+                }
             }
             Ok(outcomes.into())
         })
