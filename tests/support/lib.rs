@@ -28,6 +28,7 @@
 mod database;
 mod harness;
 mod probe;
+pub mod random;
 mod sqlite;
 pub mod store;
 

@@ -340,7 +340,9 @@ fn outcome_of(
             }));
         }
         RunStatus::Failed => match &run.error {
-            Some(error) => error.to_error(ErrorKind::ChildFailed),
+            Some(error) => error
+                .to_error(ErrorKind::ChildFailed)
+                .with_kind(ErrorKind::ChildFailed),
             None => Error::of_kind(
                 ErrorKind::ChildFailed,
                 format!("Child workflow run \"{}\" failed", run.id),

@@ -12,6 +12,9 @@ use crate::execution::new_id;
 
 const POLL_MIN: Duration = Duration::from_millis(100);
 const POLL_MAX: Duration = Duration::from_secs(1);
+/// How long a hard stop waits for executions to be dropped. They are at once, unless user code blocks
+/// its thread.
+const ABORT_DEADLINE: Duration = Duration::from_millis(20);
 /// How long giving runs back may take once their executions are dropped.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -158,6 +161,11 @@ async fn drain(shared: &Shared, stop: &Stop, mut executions: JoinSet<Arc<str>>) 
         () = stop.reached(Urgency::Releasing) => {}
     }
     stop.request(Urgency::Releasing);
-    // Ends early where the database does not answer; the leases then run out.
-    let _ = tokio::time::timeout(RELEASE_DEADLINE, all(&mut executions)).await;
+    // Where the database does not answer, the rest is dropped and the leases run out.
+    tokio::select! {
+        () = all(&mut executions) => return,
+        () = tokio::time::sleep(RELEASE_DEADLINE) => {}
+        () = stop.reached(Urgency::Aborting) => {}
+    }
+    let _ = tokio::time::timeout(ABORT_DEADLINE, all(&mut executions)).await;
 }
