@@ -67,7 +67,10 @@ async fn a_failure_that_nobody_hears_of_any_more_does_not_keep_the_run() -> Fall
             }));
             steps.push(Box::pin(async move {
                 // Long enough for the other's failure to be written, and to wait for this step.
-                let works = || async { Ok(tokio::time::sleep(Duration::from_millis(100)).await) };
+                let works = || async {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    Ok(())
+                };
                 second.run("works", works).await
             }));
             assert!(steps.next().await.is_some_and(|done| done.is_ok()));
@@ -85,7 +88,8 @@ async fn a_caught_failure_has_the_same_kind_at_replay() -> Fallible {
     let workflow = WORKFLOW.implement(|wf, ()| async move {
         let panicked = wf
             .run("panics", || async {
-                Ok(assert_ne!(1, 1, "this panic is part of the test"))
+                assert_ne!(1, 1, "this panic is part of the test");
+                Ok(())
             })
             .retry(RetryPolicy::none());
         let panicked = panicked.await.err().map(|error| error.kind());

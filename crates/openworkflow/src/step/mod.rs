@@ -134,7 +134,7 @@ pub(crate) async fn fail_standing_wait(
         let at = state.now() + STEP_RETRY.delay(state.execution.attempt);
         state
             .wait_for_retry(error.with_step_name(Arc::clone(&attempt.step_name)), at)
-            .await
+            .await;
     }
     fail_wait(state, at_work, attempt, prior_failures, error).await
 }
