@@ -151,7 +151,7 @@ impl Opener<'_> {
             }
         }
         // The writer's working set: parents of the index pages that each step touches.
-        conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -16384;")
+        conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 4000;")
             .map_err(|error| self.explain(error))?;
         let found = if self.settings.migrate {
             schema::migrate(conn, self.settings.busy_timeout)

@@ -18,6 +18,9 @@ use crate::Clock;
 const GROUP_JOBS: usize = 512;
 const GROUP_TIME: Duration = Duration::from_millis(4);
 
+/// How long a transaction is put off, before it begins, so that more jobs can join it.
+const GATHER_TIME: Duration = Duration::from_micros(300);
+
 /// What a job works with: the connection inside a transaction, and one reading of the clock.
 pub(super) struct Tx<'a> {
     pub(super) conn: &'a Connection,
@@ -143,6 +146,13 @@ enum Fate {
     Lost,
 }
 
+/// What is remembered of the last transaction.
+#[derive(Default)]
+struct Group {
+    jobs: usize,
+    took: Duration,
+}
+
 pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) clock: Clock,
@@ -154,13 +164,21 @@ impl Writer {
     /// Works until the queue is closed and empty.
     pub(super) fn work(&self, queue: &Queue<Box<dyn Job>>) {
         let mut waiting = VecDeque::new();
+        let mut last = Group::default();
         while !waiting.is_empty() || queue.wait(&mut waiting) {
-            self.group(&mut waiting, queue);
+            // Those who were just answered come back one after the other. Without a moment's
+            // patience the first of them would get a commit of its own.
+            let expected = last.jobs - last.jobs / 4;
+            if waiting.len() < expected {
+                queue.gather(expected - waiting.len(), GATHER_TIME.min(last.took / 4));
+                queue.take(&mut waiting);
+            }
+            last = self.group(&mut waiting, queue);
         }
     }
 
     /// Runs jobs from the front of `waiting` in one transaction.
-    fn group(&self, waiting: &mut VecDeque<Box<dyn Job>>, queue: &Queue<Box<dyn Job>>) {
+    fn group(&self, waiting: &mut VecDeque<Box<dyn Job>>, queue: &Queue<Box<dyn Job>>) -> Group {
         let started = Instant::now();
         if let Err(error) = self.execute("BEGIN IMMEDIATE") {
             let waited = started.elapsed();
@@ -172,7 +190,7 @@ impl Writer {
                 ));
                 job.answer();
             }
-            return;
+            return Group::default();
         }
         let begun = Instant::now();
         let mut jobs: Vec<Box<dyn Job>> = Vec::new();
@@ -183,7 +201,8 @@ impl Writer {
                 Fate::Kept => jobs.push(job),
                 Fate::Lost => {
                     job.answer();
-                    return self.each_alone(jobs);
+                    self.each_alone(jobs);
+                    return Group::default();
                 }
             }
             if jobs.len() >= GROUP_JOBS || begun.elapsed() >= GROUP_TIME {
@@ -193,6 +212,7 @@ impl Writer {
                 queue.take(waiting);
             }
         }
+        let size = jobs.len();
         match self.execute("COMMIT") {
             Ok(()) => self.announce(jobs, news),
             Err(error) => {
@@ -205,6 +225,10 @@ impl Writer {
                     Err(jobs) => self.each_alone(jobs),
                 }
             }
+        }
+        Group {
+            jobs: size,
+            took: started.elapsed(),
         }
     }
 
