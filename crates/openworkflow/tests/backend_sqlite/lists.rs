@@ -196,7 +196,7 @@ async fn a_malformed_row_is_named_by_a_list_too() {
     db.execute("UPDATE workflow_runs SET updated_at = '?'");
     match db.list_runs(ListRuns::new(NS)).await {
         Err(BackendError::MalformedRow { id, column, .. }) => {
-            assert_eq!((&*id, column), ("a", "updated_at"))
+            assert_eq!((&*id, column), ("a", "updated_at"));
         }
         other => panic!("{other:?}"),
     }

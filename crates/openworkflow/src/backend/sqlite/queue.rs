@@ -91,14 +91,6 @@ impl<J> Queue<J> {
         true
     }
 
-    /// Waits until so many jobs wait, or until the time is up.
-    pub(super) fn gather(&self, wanted: usize, patience: Duration) {
-        let since = Instant::now();
-        while self.waiting.load(Ordering::Acquire) < wanted && since.elapsed() < patience {
-            thread::yield_now();
-        }
-    }
-
     /// Takes no more jobs. Those that wait are still done.
     pub(super) fn close(&self) {
         let mut state = self.lock();

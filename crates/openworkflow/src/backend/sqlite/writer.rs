@@ -18,9 +18,6 @@ use crate::Clock;
 const GROUP_JOBS: usize = 512;
 const GROUP_TIME: Duration = Duration::from_millis(4);
 
-/// How long a transaction is put off, before it begins, so that more jobs can join it.
-const GATHER_TIME: Duration = Duration::from_micros(300);
-
 /// What a job works with: the connection inside a transaction, and one reading of the clock.
 pub(super) struct Tx<'a> {
     pub(super) conn: &'a Connection,
@@ -146,13 +143,6 @@ enum Fate {
     Lost,
 }
 
-/// What is remembered of the last transaction.
-#[derive(Default)]
-struct Group {
-    jobs: usize,
-    took: Duration,
-}
-
 pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) clock: Clock,
@@ -164,21 +154,13 @@ impl Writer {
     /// Works until the queue is closed and empty.
     pub(super) fn work(&self, queue: &Queue<Box<dyn Job>>) {
         let mut waiting = VecDeque::new();
-        let mut last = Group::default();
         while !waiting.is_empty() || queue.wait(&mut waiting) {
-            // Those who were just answered come back one after the other. Without a moment's
-            // patience the first of them would get a commit of its own.
-            let expected = last.jobs - last.jobs / 4;
-            if waiting.len() < expected {
-                queue.gather(expected - waiting.len(), GATHER_TIME.min(last.took / 4));
-                queue.take(&mut waiting);
-            }
-            last = self.group(&mut waiting, queue);
+            self.group(&mut waiting, queue);
         }
     }
 
     /// Runs jobs from the front of `waiting` in one transaction.
-    fn group(&self, waiting: &mut VecDeque<Box<dyn Job>>, queue: &Queue<Box<dyn Job>>) -> Group {
+    fn group(&self, waiting: &mut VecDeque<Box<dyn Job>>, queue: &Queue<Box<dyn Job>>) {
         let started = Instant::now();
         if let Err(error) = self.execute("BEGIN IMMEDIATE") {
             let waited = started.elapsed();
@@ -190,7 +172,7 @@ impl Writer {
                 ));
                 job.answer();
             }
-            return Group::default();
+            return;
         }
         let begun = Instant::now();
         let mut jobs: Vec<Box<dyn Job>> = Vec::new();
@@ -202,7 +184,7 @@ impl Writer {
                 Fate::Lost => {
                     job.answer();
                     self.each_alone(jobs);
-                    return Group::default();
+                    return;
                 }
             }
             if jobs.len() >= GROUP_JOBS || begun.elapsed() >= GROUP_TIME {
@@ -212,7 +194,6 @@ impl Writer {
                 queue.take(waiting);
             }
         }
-        let size = jobs.len();
         match self.execute("COMMIT") {
             Ok(()) => self.announce(jobs, news),
             Err(error) => {
@@ -225,10 +206,6 @@ impl Writer {
                     Err(jobs) => self.each_alone(jobs),
                 }
             }
-        }
-        Group {
-            jobs: size,
-            took: started.elapsed(),
         }
     }
 
