@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::stop::{Stop, Urgency};
@@ -12,11 +13,15 @@ use crate::execution::new_id;
 
 const POLL_MIN: Duration = Duration::from_millis(100);
 const POLL_MAX: Duration = Duration::from_secs(1);
+/// Worker ids for each run that may execute at a time. One is held from the claim until the last write
+/// has come through, but the next run begins as soon as the code of the one before is at its end.
+const IDS_PER_SLOT: usize = 2;
 /// How long giving runs back may take once their executions are dropped.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(5);
 
 pub(super) async fn work(shared: Arc<Shared>, stop: Stop) -> BackendResult<()> {
-    let mut free: Vec<Arc<str>> = (0..shared.concurrency).map(|_| new_id()).collect();
+    let ids = shared.concurrency * IDS_PER_SLOT;
+    let mut free: Vec<Arc<str>> = (0..ids).map(|_| new_id()).collect();
     let mut executions: JoinSet<Arc<str>> = JoinSet::new();
     let ended = claim_until_stopped(&shared, &stop, &mut free, &mut executions).await;
     drain(&shared, &stop, executions).await;
@@ -31,25 +36,33 @@ async fn claim_until_stopped(
 ) -> BackendResult<()> {
     let mut stopping = std::pin::pin!(stop.reached(Urgency::Draining));
     let wakeups = shared.backend.wakeups();
+    let slots = Arc::new(Semaphore::new(shared.concurrency));
     let mut empty_polls = 0;
     loop {
         while let Some(ended) = executions.try_join_next() {
-            free.push(slot_of(ended));
+            free.push(id_of(ended));
         }
-        if free.is_empty() {
-            tokio::select! {
-                () = &mut stopping => return Ok(()),
-                Some(ended) = executions.join_next() => free.push(slot_of(ended)),
+        let slot = tokio::select! {
+            () = &mut stopping => return Ok(()),
+            Ok(slot) = Arc::clone(&slots).acquire_owned(), if !free.is_empty() => slot,
+            Some(ended) = executions.join_next() => {
+                free.push(id_of(ended));
+                continue;
             }
-            continue;
+        };
+        let mut taken = vec![slot];
+        while taken.len() < free.len()
+            && let Ok(slot) = Arc::clone(&slots).try_acquire_owned()
+        {
+            taken.push(slot);
         }
 
         // Listens from here on, so that what is committed during the claim is not missed.
         let mut news = std::pin::pin!(wakeups.work());
-        let asked = free.len();
+        let asked = taken.len();
         let claim = Claim::new(
             Arc::clone(&shared.namespace_id),
-            free.clone(),
+            free[..asked].to_vec(),
             shared.registry.claimable(),
             shared.lease,
         );
@@ -67,10 +80,10 @@ async fn claim_until_stopped(
                     0
                 };
                 let all = claimed.len() >= asked;
-                for run in claimed {
-                    free.retain(|slot| **slot != *run.worker_id);
+                for (run, slot) in claimed.into_iter().zip(taken) {
+                    free.retain(|id| **id != *run.worker_id);
                     let shared = Arc::clone(shared);
-                    executions.spawn(slot::execute(shared, stop.clone(), run));
+                    executions.spawn(slot::execute(shared, stop.clone(), slot, run));
                 }
                 if all {
                     continue;
@@ -95,7 +108,7 @@ async fn claim_until_stopped(
                 () = until(shared, due) => break,
                 () = shared.backend.clock().moved() => break,
                 () = due_changed => {}
-                Some(ended) = executions.join_next() => free.push(slot_of(ended)),
+                Some(ended) = executions.join_next() => free.push(id_of(ended)),
             }
         }
     }
@@ -121,9 +134,9 @@ fn poll_delay(empty_polls: u32) -> Duration {
     delay.mul_f64(0.5 + jitter / 2.0)
 }
 
-/// The worker id of an execution that ended. One that panicked despite all containment gives its
-/// slot a new id, since its run may still be claimed under the old one.
-fn slot_of(ended: Result<Arc<str>, tokio::task::JoinError>) -> Arc<str> {
+/// The worker id of an execution that ended. One that panicked despite all containment has a new one
+/// in its place, since its run may still be claimed under the old one.
+fn id_of(ended: Result<Arc<str>, tokio::task::JoinError>) -> Arc<str> {
     ended.unwrap_or_else(|error| {
         tracing::error!(%error, "an execution panicked outside of user code");
         new_id()
