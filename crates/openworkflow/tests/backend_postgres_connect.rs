@@ -426,15 +426,17 @@ async fn catalog(client: &tokio_postgres::Client, schema: &str) -> Vec<String> {
              UNION ALL
              SELECT format('%s %s %s', conname, convalidated, pg_get_constraintdef(c.oid))
              FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
-             WHERE n.nspname = $1
-             ORDER BY 1",
+             WHERE n.nspname = $1 AND contype IN ('p', 'f')",
             &[&schema],
         )
         .await
         .unwrap();
-    rows.iter()
-        .map(|row| row.get::<_, String>(0).replace(&format!("{schema}."), ""))
-        .collect()
+    let lines = rows.iter().map(|row| row.get::<_, String>(0));
+    let mut lines: Vec<_> = lines
+        .map(|line| line.replace(&format!("{schema}."), ""))
+        .collect();
+    lines.sort();
+    lines
 }
 
 #[tokio::test]
@@ -443,11 +445,13 @@ async fn the_tables_are_those_of_every_sdk() {
     let options = Postgres::options().url(support::url()).schema(&schema);
     options.connect().await.unwrap();
     let client = support::client().await;
-    let found = catalog(&client, &schema).await.join("\n");
-    assert_eq!(
-        found.trim(),
-        include_str!("support/postgres_catalog.txt").trim()
-    );
+    let found = catalog(&client, &schema).await;
+    // Made of the tables that OpenWorkflow for TypeScript 0.10.1 creates.
+    let mut expected: Vec<_> = include_str!("support/postgres_catalog.txt")
+        .lines()
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
     let sql = format!("SELECT version FROM {schema}.openworkflow_migrations ORDER BY 1");
     let versions = client.query(&sql, &[]).await.unwrap();
     let versions: Vec<i64> = versions.iter().map(|row| row.get(0)).collect();
