@@ -1,7 +1,6 @@
 //! A pooler in transaction mode, as small as can be: clients share a few sessions of the server, and
 //! get another one for each transaction.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc};
 
-pub struct Pooler {
-    pub port: u16,
+pub(crate) struct Pooler {
+    pub(crate) port: u16,
     named: Arc<AtomicUsize>,
 }
 
@@ -21,9 +20,9 @@ struct Session {
 }
 
 impl Pooler {
-    /// Pools `sessions` sessions of the database that `config` names, where it trusts this machine
-    /// or wants a password in clear text or none: SCRAM is between the ends.
-    pub async fn start(config: tokio_postgres::Config, sessions: usize) -> Self {
+    /// Pools `sessions` sessions of the server that `config` names. The first clients log in for
+    /// all.
+    pub(crate) async fn start(config: tokio_postgres::Config, sessions: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let named = Arc::new(AtomicUsize::new(0));
@@ -47,8 +46,8 @@ impl Pooler {
         Self { port, named }
     }
 
-    /// How many named statements were prepared after the greeting test.
-    pub fn prepared_statements(&self) -> usize {
+    /// How many statements were prepared under a name.
+    pub(crate) fn prepared_statements(&self) -> usize {
         self.named.load(Ordering::SeqCst)
     }
 }
@@ -57,7 +56,7 @@ type Free = Mutex<mpsc::Receiver<Session>>;
 
 async fn serve(
     mut client: TcpStream,
-    _config: &tokio_postgres::Config,
+    config: &tokio_postgres::Config,
     open: bool,
     free: &Free,
     back: &mpsc::Sender<Session>,
@@ -69,7 +68,7 @@ async fn serve(
     let mut message = length.to_be_bytes().to_vec();
     message.extend(&startup);
     let session = if open {
-        log_in(&mut client, _config, &message).await?
+        log_in(&mut client, config, &message).await?
     } else {
         let session = free
             .lock()
@@ -83,7 +82,6 @@ async fn serve(
     back.send(session)
         .await
         .map_err(|_| std::io::ErrorKind::NotConnected)?;
-    let mut names: HashMap<Vec<u8>, ()> = HashMap::new();
     loop {
         let Some(first) = read_message(&mut client).await? else {
             return Ok(());
@@ -97,7 +95,7 @@ async fn serve(
             .recv()
             .await
             .ok_or(std::io::ErrorKind::NotConnected)?;
-        let result = transaction(&mut client, &mut session, first, named, &mut names).await;
+        let result = transaction(&mut client, &mut session, first, named).await;
         back.send(session)
             .await
             .map_err(|_| std::io::ErrorKind::NotConnected)?;
@@ -111,7 +109,6 @@ async fn transaction(
     session: &mut Session,
     first: Vec<u8>,
     named: &AtomicUsize,
-    _names: &mut HashMap<Vec<u8>, ()>,
 ) -> std::io::Result<()> {
     let mut message = first;
     loop {

@@ -1,7 +1,11 @@
 //! A PostgreSQL server for tests: the one that `OPENWORKFLOW_TEST_POSTGRES_URL` names, or a
 //! throw-away one made from the binaries on this machine.
 
-#![allow(dead_code, reason = "each test program uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "included by several test programs, of which each uses a part"
+)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
