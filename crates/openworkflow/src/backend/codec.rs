@@ -27,6 +27,23 @@ pub(crate) fn parse_time(text: &str) -> Option<SystemTime> {
     text.parse::<Timestamp>().ok().map(SystemTime::from)
 }
 
+/// The time without what is finer than a millisecond, as it comes back from the database.
+pub(crate) fn whole_millis(time: SystemTime) -> SystemTime {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) if time <= latest_time() => {
+            time - std::time::Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000))
+        }
+        _ => parse_time(&format_time(time)).unwrap_or(time),
+    }
+}
+
+/// `time` and `duration` added, as far as times go.
+pub(crate) fn later(time: SystemTime, duration: std::time::Duration) -> SystemTime {
+    let latest = latest_time();
+    time.checked_add(duration)
+        .map_or(latest, |time| time.min(latest))
+}
+
 /// The latest time whose text still has a year of four digits.
 pub(crate) fn latest_time() -> SystemTime {
     SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(253_402_300_799_999)
@@ -117,6 +134,40 @@ pub(crate) fn encode_error(error: &Error) -> String {
     json.unwrap_or_else(|_| r#"{"message":"the error could not be written as JSON"}"#.to_owned())
 }
 
+/// The JSON text of a step's error. Its kind, and that it is not to be tried again, stand in members
+/// that other SDKs pass over: user code that caught the error must see the same one at replay.
+pub(crate) fn encode_step_error(error: &Error) -> String {
+    let mut json = encode_error(error);
+    let kind = error.kind();
+    if kind != ErrorKind::Application && json.pop().is_some() {
+        json.push_str(&format!(r#","kind":"{kind}"}}"#));
+    }
+    if !error.is_retryable() && json.pop().is_some() {
+        json.push_str(r#","retryable":false}"#);
+    }
+    json
+}
+
+/// The kind that a step's error was stored with.
+fn decode_kind(text: &str) -> Option<ErrorKind> {
+    use ErrorKind as K;
+    [
+        K::Panic,
+        K::Timeout,
+        K::ChildFailed,
+        K::ChildCanceled,
+        K::InvalidPayload,
+        K::InvalidArgument,
+        K::Rejected,
+        K::StepLimitExceeded,
+        K::DeadlineExceeded,
+        K::NotRegistered,
+        K::Backend,
+    ]
+    .into_iter()
+    .find(|kind| kind.as_str() == text)
+}
+
 /// Reads the JSON text of an error, whatever it holds.
 pub(crate) fn decode_error(json: &str) -> StoredError {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
@@ -125,9 +176,16 @@ pub(crate) fn decode_error(json: &str) -> StoredError {
             text(members.get("name")),
             text(members.get("message")).unwrap_or_default(),
             text(members.get("stack")),
+            members.get("retryable") != Some(&Value::Bool(false)),
+        )
+        .with_kind(
+            members
+                .get("kind")
+                .and_then(Value::as_str)
+                .and_then(decode_kind),
         ),
-        Ok(Value::String(message)) => StoredError::new(None, message, None),
-        _ => StoredError::new(None, json.to_owned(), None),
+        Ok(Value::String(message)) => StoredError::new(None, message, None, true),
+        _ => StoredError::new(None, json.to_owned(), None, true),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use workflow_core::{Carrier, Payload};
+use workflow_core::{Carrier, CreateRun, Payload};
 
 use super::{Cursor, RunStatus, StepAttemptKind, codec};
 
@@ -52,6 +52,22 @@ impl NewRun {
             available_at: None,
             deadline_at: None,
             parent_step_attempt_id: None,
+        }
+    }
+
+    /// A run as a chain of interceptors leaves it.
+    pub(crate) fn from_call(call: CreateRun) -> Self {
+        Self {
+            namespace_id: call.run.namespace_id.to_string(),
+            id: call.run.id.to_string(),
+            workflow_name: call.run.workflow_name.to_string(),
+            version: call.run.workflow_version.as_deref().map(str::to_owned),
+            idempotency_key: call.idempotency_key,
+            carrier: call.run.carrier,
+            input: call.input,
+            available_at: call.available_at,
+            deadline_at: call.deadline_at,
+            parent_step_attempt_id: call.parent.map(|parent| parent.attempt_id.to_string()),
         }
     }
 

@@ -4,18 +4,31 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 
-/// How many future due times are remembered; the rest is found by polling.
+/// How many future due times are remembered, and how far ahead; the rest is found by polling.
 const REMEMBERED_DUE_TIMES: usize = 10_000;
+const HORIZON: Duration = Duration::from_secs(3600);
 
 /// Where a backend says what it committed, and where workers and handles of the same process hear
 /// of it. Only a matter of latency: everything here is found by polling too.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use openworkflow::backend::Wakeups;
+///
+/// let wakeups = Wakeups::new();
+/// let now = SystemTime::now();
+/// // After the commit that parks a run for a minute, and after the one that ends another:
+/// wakeups.work_due(now + Duration::from_secs(60), now);
+/// wakeups.run_ended("6f9c");
+/// ```
 #[derive(Default)]
 pub struct Wakeups {
     work: Notify,
+    due_changed: Notify,
     due: Mutex<BinaryHeap<Reverse<SystemTime>>>,
     watched: Mutex<HashMap<String, Weak<Notify>>>,
 }
@@ -29,14 +42,22 @@ impl Wakeups {
 
     /// A run becomes claimable at `at`.
     pub fn work_due(&self, at: SystemTime, now: SystemTime) {
-        if at > now {
-            let mut due = lock(&self.due);
-            if due.len() < REMEMBERED_DUE_TIMES {
-                due.push(Reverse(at));
-            }
+        if at <= now {
+            self.work.notify_waiters();
+            return;
         }
-        // Also for later work: the worker then shortens its wait.
-        self.work.notify_waiters();
+        if at > now + HORIZON {
+            return;
+        }
+        let mut due = lock(&self.due);
+        let earliest = due.peek().is_none_or(|Reverse(first)| at < *first);
+        if due.len() < REMEMBERED_DUE_TIMES {
+            due.push(Reverse(at));
+        }
+        drop(due);
+        if earliest {
+            self.due_changed.notify_waiters();
+        }
     }
 
     /// A run reached a terminal status.
@@ -50,6 +71,11 @@ impl Wakeups {
     /// A future that ends when work is announced. It listens from the moment it is made.
     pub(crate) fn work(&self) -> tokio::sync::futures::Notified<'_> {
         self.work.notified()
+    }
+
+    /// A future that ends when the earliest known due time changes.
+    pub(crate) fn due_changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.due_changed.notified()
     }
 
     /// The earliest time after `now` at which work is known to become due. Forgets earlier ones.

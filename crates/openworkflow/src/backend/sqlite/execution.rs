@@ -1,0 +1,174 @@
+//! The run row while a worker executes it: the lease, and how an execution ends.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rusqlite::{OptionalExtension, params};
+
+use super::super::{ExecutionEnd, Owner, codec};
+use super::error::OpResult;
+use super::runs::{self, Parent};
+use super::writer::Tx;
+
+pub(super) fn extend_lease(tx: &mut Tx<'_>, owner: &Owner, lease: Duration) -> OpResult<()> {
+    let leased_until = codec::format_time(codec::later(tx.now, lease));
+    let extended = tx
+        .conn
+        .prepare_cached(
+            "UPDATE workflow_runs SET available_at = ?4, updated_at = ?5
+             WHERE namespace_id = ?1 AND id = ?2 AND status = 'running' AND worker_id = ?3",
+        )?
+        .execute(params![
+            &*owner.namespace_id,
+            &*owner.run_id,
+            &*owner.worker_id,
+            leased_until,
+            tx.now_text,
+        ])?;
+    if extended == 0 {
+        return runs::guard_missed(tx, owner);
+    }
+    Ok(())
+}
+
+pub(super) fn end(tx: &mut Tx<'_>, owner: &Owner, end: &ExecutionEnd) -> OpResult<()> {
+    match end {
+        ExecutionEnd::Complete { output } => {
+            let output = (!output.is_null()).then(|| output.expose());
+            // The worker's id stays: it tells who completed the run.
+            let sql = "UPDATE workflow_runs
+                 SET status = 'completed', output = ?4, error = NULL, available_at = NULL,
+                     finished_at = ?5, updated_at = ?5
+                 WHERE namespace_id = ?1 AND id = ?2 AND status = 'running' AND worker_id = ?3
+                 RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id";
+            finish(tx, owner, sql, output)
+        }
+        ExecutionEnd::Fail { error } => {
+            let sql = "UPDATE workflow_runs
+                 SET status = 'failed', error = ?4, worker_id = NULL, available_at = NULL,
+                     started_at = NULL, finished_at = ?5, updated_at = ?5
+                 WHERE namespace_id = ?1 AND id = ?2 AND status = 'running' AND worker_id = ?3
+                 RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id";
+            finish(tx, owner, sql, Some(error))
+        }
+        ExecutionEnd::Retry { error, at, waits } => {
+            let available_at = if any_arrived(tx, owner, waits)? {
+                tx.now.min(*at)
+            } else {
+                *at
+            };
+            let written = tx
+                .conn
+                .prepare_cached(
+                    "UPDATE workflow_runs
+                     SET status = 'pending', error = ?4, worker_id = NULL, started_at = NULL,
+                         available_at = ?5, updated_at = ?6
+                     WHERE namespace_id = ?1 AND id = ?2 AND status = 'running'
+                         AND worker_id = ?3",
+                )?
+                .execute(params![
+                    &*owner.namespace_id,
+                    &*owner.run_id,
+                    &*owner.worker_id,
+                    error,
+                    codec::format_time(available_at),
+                    tx.now_text,
+                ])?;
+            put_away(tx, owner, written, available_at)
+        }
+        ExecutionEnd::Park { until, waits } => {
+            let available_at = if any_arrived(tx, owner, waits)? {
+                tx.now.min(*until)
+            } else {
+                *until
+            };
+            let written = tx
+                .conn
+                .prepare_cached(
+                    "UPDATE workflow_runs
+                     SET status = 'running', worker_id = NULL, available_at = ?4, updated_at = ?5
+                     WHERE namespace_id = ?1 AND id = ?2 AND worker_id = ?3
+                         AND status NOT IN ('completed', 'succeeded', 'failed', 'canceled')",
+                )?
+                .execute(params![
+                    &*owner.namespace_id,
+                    &*owner.run_id,
+                    &*owner.worker_id,
+                    codec::format_time(available_at),
+                    tx.now_text,
+                ])?;
+            put_away(tx, owner, written, available_at)
+        }
+    }
+}
+
+/// Runs a statement that gives the run a terminal status, then wakes its parent.
+fn finish(tx: &mut Tx<'_>, owner: &Owner, sql: &str, result: Option<&str>) -> OpResult<()> {
+    let parent = tx
+        .conn
+        .prepare_cached(sql)?
+        .query_row(
+            params![
+                &*owner.namespace_id,
+                &*owner.run_id,
+                &*owner.worker_id,
+                result,
+                tx.now_text,
+            ],
+            Parent::from_row,
+        )
+        .optional()?;
+    match parent {
+        Some(parent) => runs::ended(tx, &owner.namespace_id, &owner.run_id, &parent),
+        None => runs::guard_missed(tx, owner),
+    }
+}
+
+fn put_away(
+    tx: &mut Tx<'_>,
+    owner: &Owner,
+    written: usize,
+    available_at: SystemTime,
+) -> OpResult<()> {
+    if written == 0 {
+        return runs::guard_missed(tx, owner);
+    }
+    tx.work_due(available_at);
+    Ok(())
+}
+
+/// Whether what one of the waiting step attempts waits for is there by now. Nobody wakes a run that
+/// is still executing, so it has to look for itself before it is put away.
+fn any_arrived(tx: &Tx<'_>, owner: &Owner, waits: &[Arc<str>]) -> OpResult<bool> {
+    if waits.is_empty() {
+        return Ok(false);
+    }
+    let mut statement = tx.conn.prepare_cached(
+        "SELECT EXISTS (
+             SELECT 1 FROM step_attempts a
+             WHERE a.namespace_id = ?1 AND a.id = ?3 AND a.workflow_run_id = ?2
+                 AND a.status = 'running'
+                 AND CASE a.kind
+                     WHEN 'workflow' THEN EXISTS (
+                         SELECT 1 FROM workflow_runs c
+                         WHERE c.namespace_id = a.child_workflow_run_namespace_id
+                             AND c.id = a.child_workflow_run_id
+                             AND c.status IN ('completed', 'succeeded', 'failed', 'canceled')
+                     )
+                     WHEN 'signal-wait' THEN EXISTS (
+                         SELECT 1 FROM workflow_signals s
+                         WHERE s.namespace_id = a.namespace_id AND s.step_attempt_id = a.id
+                     )
+                     ELSE FALSE
+                 END
+         )",
+    )?;
+    for id in waits {
+        if statement.query_row([&*owner.namespace_id, &*owner.run_id, &**id], |row| {
+            row.get(0)
+        })? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,217 @@
+//! Step attempts: beginning and ending them under the owner guard, and reading them back.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use workflow_core::Payload;
+
+use super::super::{
+    ChildRun, EndedStep, History, NewRun, NewStepAttempt, Owner, RunStatus, StepAttempt,
+    StepStatus, WorkflowRun, codec,
+};
+use super::error::OpResult;
+use super::rows::{self, Columns, STEP_COLUMNS, step_columns};
+use super::runs;
+use super::writer::Tx;
+
+pub(super) fn begin(tx: &mut Tx<'_>, owner: &Owner, attempt: &NewStepAttempt) -> OpResult<()> {
+    let begun_at = begun_at(tx, attempt);
+    let written = tx
+        .conn
+        .prepare_cached(
+            "INSERT INTO step_attempts (namespace_id, id, workflow_run_id, step_name, kind, status,
+                 config, context, started_at, created_at, updated_at)
+             SELECT ?1, ?4, ?2, ?5, ?6, 'running', '{}', ?7, ?8, ?8, ?9
+             WHERE EXISTS (
+                 SELECT 1 FROM workflow_runs
+                 WHERE namespace_id = ?1 AND id = ?2 AND status = 'running' AND worker_id = ?3
+             )
+             ON CONFLICT (namespace_id, id) DO NOTHING",
+        )?
+        .execute(params![
+            &*owner.namespace_id,
+            &*owner.run_id,
+            &*owner.worker_id,
+            &*attempt.id,
+            &*attempt.step_name,
+            attempt.kind.as_str(),
+            attempt.context,
+            begun_at.as_deref().unwrap_or(tx.now_text),
+            tx.now_text,
+        ])?;
+    if written == 0 {
+        // Either the guard said no, or the attempt is there already.
+        runs::check_owner(tx, owner)?;
+    }
+    Ok(())
+}
+
+/// The text of when an attempt began; `None` for now.
+fn begun_at(tx: &Tx<'_>, attempt: &NewStepAttempt) -> Option<String> {
+    if attempt.begun_ago.is_zero() {
+        return None;
+    }
+    tx.now
+        .checked_sub(attempt.begun_ago)
+        .map(codec::format_time)
+}
+
+pub(super) fn begin_child(
+    tx: &mut Tx<'_>,
+    owner: &Owner,
+    attempt: &NewStepAttempt,
+    child: &NewRun,
+) -> OpResult<WorkflowRun> {
+    begin(tx, owner, attempt)?;
+    let linked: Option<String> = tx
+        .conn
+        .prepare_cached(
+            "SELECT child_workflow_run_id FROM step_attempts WHERE namespace_id = ?1 AND id = ?2",
+        )?
+        .query_row([&*owner.namespace_id, &*attempt.id], |row| row.get(0))?;
+    if let Some(id) = linked
+        && let Some(run) = runs::get(tx.conn, &owner.namespace_id, &id)?
+    {
+        return Ok(run);
+    }
+    let run = runs::create_child(tx, child)?;
+    tx.conn
+        .prepare_cached(
+            "UPDATE step_attempts
+             SET child_workflow_run_namespace_id = ?3, child_workflow_run_id = ?4, updated_at = ?5
+             WHERE namespace_id = ?1 AND id = ?2",
+        )?
+        .execute(params![
+            &*owner.namespace_id,
+            &*attempt.id,
+            run.namespace_id,
+            run.id,
+            tx.now_text,
+        ])?;
+    Ok(run)
+}
+
+pub(super) fn end(tx: &mut Tx<'_>, owner: &Owner, ended: &EndedStep) -> OpResult<()> {
+    let attempt = &ended.attempt;
+    let begun_at = begun_at(tx, attempt);
+    let (status, output, error) = match &ended.result {
+        Ok(output) => (
+            StepStatus::Completed,
+            (!output.is_null()).then(|| output.expose()),
+            None,
+        ),
+        Err(error) => (StepStatus::Failed, None, Some(error.as_str())),
+    };
+    let written = tx
+        .conn
+        .prepare_cached(
+            "INSERT INTO step_attempts (namespace_id, id, workflow_run_id, step_name, kind, status,
+                 config, context, output, error, started_at, finished_at, created_at, updated_at)
+             SELECT ?1, ?4, ?2, ?5, ?6, ?7, '{}', ?8, ?9, ?10, ?11, ?12, ?11, ?12
+             WHERE EXISTS (
+                 SELECT 1 FROM workflow_runs
+                 WHERE namespace_id = ?1 AND id = ?2 AND status = 'running' AND worker_id = ?3
+             )
+             ON CONFLICT (namespace_id, id) DO UPDATE
+             SET status = excluded.status, output = excluded.output, error = excluded.error,
+                 finished_at = excluded.finished_at, updated_at = excluded.updated_at
+             WHERE step_attempts.workflow_run_id = excluded.workflow_run_id
+                 AND step_attempts.status NOT IN ('completed', 'failed', 'succeeded')",
+        )?
+        .execute(params![
+            &*owner.namespace_id,
+            &*owner.run_id,
+            &*owner.worker_id,
+            &*attempt.id,
+            &*attempt.step_name,
+            attempt.kind.as_str(),
+            status.as_str(),
+            attempt.context,
+            output,
+            error,
+            begun_at.as_deref().unwrap_or(tx.now_text),
+            tx.now_text,
+        ])?;
+    if written > 0 || has_ended_so(tx, owner, attempt, &status)? {
+        return Ok(());
+    }
+    // Still the owner, but the attempt ended otherwise: what this execution believes of its history
+    // is wrong, and giving it up lets the next one read the truth.
+    runs::guard_missed(tx, owner)
+}
+
+/// Whether the run is the owner's and the attempt has the wanted status already.
+fn has_ended_so(
+    tx: &Tx<'_>,
+    owner: &Owner,
+    attempt: &NewStepAttempt,
+    wanted: &StepStatus,
+) -> OpResult<bool> {
+    runs::check_owner(tx, owner)?;
+    let found = tx
+        .conn
+        .prepare_cached(
+            "SELECT status FROM step_attempts
+             WHERE namespace_id = ?1 AND id = ?2 AND workflow_run_id = ?3",
+        )?
+        .query_row(
+            [&*owner.namespace_id, &*attempt.id, &*owner.run_id],
+            |row| {
+                Ok(StepStatus::from(
+                    row.get_ref(0)?.as_str().unwrap_or_default(),
+                ))
+            },
+        )
+        .optional()?;
+    Ok(match found {
+        Some(StepStatus::Succeeded) => *wanted == StepStatus::Completed,
+        Some(status) => status == *wanted,
+        None => false,
+    })
+}
+
+/// Reads all step attempts of a run, with what those that wait may have been waiting for. One
+/// statement, hence one snapshot.
+pub(super) fn history(conn: &Connection, namespace_id: &str, run_id: &str) -> OpResult<History> {
+    let mut statement = conn.prepare_cached(concat!(
+        "SELECT ",
+        step_columns!(),
+        ", c.id, c.status, c.output, c.error, c.finished_at, s.id IS NOT NULL, s.data
+         FROM step_attempts a
+         LEFT JOIN workflow_runs c ON a.kind = 'workflow'
+             AND a.status NOT IN ('completed', 'failed', 'succeeded')
+             AND c.namespace_id = a.child_workflow_run_namespace_id
+             AND c.id = a.child_workflow_run_id
+         LEFT JOIN workflow_signals s ON a.kind = 'signal-wait'
+             AND a.status NOT IN ('completed', 'failed', 'succeeded')
+             AND s.namespace_id = a.namespace_id AND s.step_attempt_id = a.id
+         WHERE a.namespace_id = ?1 AND a.workflow_run_id = ?2
+         ORDER BY a.created_at, a.id"
+    ))?;
+    let mut found = statement.query([namespace_id, run_id])?;
+    let mut attempts: Vec<StepAttempt> = Vec::new();
+    let mut children = HashMap::new();
+    let mut signals = HashMap::new();
+    while let Some(row) = found.next()? {
+        let attempt = rows::step_attempt(row)?;
+        let child = Columns::new(row, "workflow_runs", STEP_COLUMNS);
+        if let Some(id) = child.text(STEP_COLUMNS, "id")? {
+            let status = RunStatus::from(child.required(STEP_COLUMNS + 1, "status")?);
+            let child = ChildRun::new(
+                id,
+                status,
+                child.payload(STEP_COLUMNS + 2, "output")?,
+                child.error(STEP_COLUMNS + 3, "error")?,
+                child.time(STEP_COLUMNS + 4, "finished_at")?,
+            );
+            children.insert(attempt.id.clone(), child);
+        }
+        if row.get(STEP_COLUMNS + 5)? {
+            let data: Payload =
+                Columns::new(row, "workflow_signals", 0).payload(STEP_COLUMNS + 6, "data")?;
+            signals.insert(attempt.id.clone(), data);
+        }
+        attempts.push(attempt);
+    }
+    Ok(History::new(attempts, children, signals))
+}

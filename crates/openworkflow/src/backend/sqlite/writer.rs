@@ -1,0 +1,343 @@
+//! The thread that writes: it runs whatever waits in one transaction and commits once for all.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::oneshot;
+
+use super::super::{BackendError, BackendResult, Wakeups, codec};
+use super::error::{self, OpError, OpResult};
+use super::queue::Queue;
+use crate::Clock;
+
+/// How many jobs share a transaction at most, and for how long it takes in more. Other processes
+/// wait meanwhile, and those in TypeScript give up at once.
+const GROUP_JOBS: usize = 512;
+const GROUP_TIME: Duration = Duration::from_millis(4);
+
+/// What a job works with: the connection inside a transaction, and one reading of the clock.
+pub(super) struct Tx<'a> {
+    pub(super) conn: &'a Connection,
+    /// In whole milliseconds, as it is stored.
+    pub(super) now: SystemTime,
+    /// The same as text.
+    pub(super) now_text: &'a str,
+    news: &'a mut Vec<News>,
+}
+
+impl Tx<'_> {
+    /// Announces, after the commit, that a run becomes claimable.
+    pub(super) fn work_due(&mut self, at: SystemTime) {
+        self.news.push(News::Due(at));
+    }
+
+    /// Announces, after the commit, that a run is over.
+    pub(super) fn run_ended(&mut self, run_id: &str) {
+        self.news.push(News::Ended(run_id.to_owned()));
+    }
+}
+
+enum News {
+    Due(SystemTime),
+    Ended(String),
+}
+
+/// How a job is kept apart from the others of its transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Isolation {
+    /// One statement at most writes. It undoes itself where it fails, so that no savepoint is
+    /// needed.
+    Statement,
+    /// Several statements write, inside a savepoint.
+    Savepoint,
+}
+
+/// A job in the queue.
+pub(super) trait Job: Send {
+    fn isolation(&self) -> Isolation;
+    /// Does the work. Called again if the transaction was lost for another job's fault.
+    fn run(&mut self, tx: &mut Tx<'_>) -> Ran;
+    fn fail(&mut self, error: BackendError);
+    /// Hands over the result of the last run.
+    fn answer(self: Box<Self>);
+}
+
+/// What a job's run left behind.
+pub(super) enum Ran {
+    Done,
+    /// Failed on what it read: a guard said no, or a row is malformed. Outside a savepoint it has
+    /// not written yet.
+    Refused,
+    /// Failed, and may have written.
+    Failed(OpError),
+}
+
+struct Call<T, F> {
+    isolation: Isolation,
+    work: F,
+    result: Option<BackendResult<T>>,
+    reply: oneshot::Sender<BackendResult<T>>,
+}
+
+impl<T, F> Job for Call<T, F>
+where
+    T: Send,
+    F: FnMut(&mut Tx<'_>) -> OpResult<T> + Send,
+{
+    fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
+    fn run(&mut self, tx: &mut Tx<'_>) -> Ran {
+        match (self.work)(tx) {
+            Ok(value) => {
+                self.result = Some(Ok(value));
+                Ran::Done
+            }
+            Err(OpError::Backend(error)) => {
+                self.result = Some(Err(error));
+                Ran::Refused
+            }
+            Err(error) => Ran::Failed(error),
+        }
+    }
+
+    fn fail(&mut self, error: BackendError) {
+        self.result = Some(Err(error));
+    }
+
+    fn answer(self: Box<Self>) {
+        let result = self.result.unwrap_or(Err(BackendError::Closed));
+        // The caller may have stopped waiting.
+        let _ = self.reply.send(result);
+    }
+}
+
+/// A job, and where its result will arrive.
+pub(super) fn job<T, F>(
+    isolation: Isolation,
+    work: F,
+) -> (Box<dyn Job>, oneshot::Receiver<BackendResult<T>>)
+where
+    T: Send + 'static,
+    F: FnMut(&mut Tx<'_>) -> OpResult<T> + Send + 'static,
+{
+    let (reply, result) = oneshot::channel();
+    let call = Call {
+        isolation,
+        work,
+        result: None,
+        reply,
+    };
+    (Box::new(call), result)
+}
+
+/// What became of the transaction after a job ran in it.
+enum Fate {
+    /// It goes on.
+    Kept,
+    /// It is gone, with what other jobs did in it; the job that was at fault has its error.
+    Lost,
+}
+
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    pub(super) clock: Clock,
+    pub(super) wakeups: Arc<Wakeups>,
+    pub(super) database: Arc<str>,
+}
+
+impl Writer {
+    /// Works until the queue is closed and empty.
+    pub(super) fn work(&self, queue: &Queue<Box<dyn Job>>) {
+        let mut waiting = VecDeque::new();
+        while !waiting.is_empty() || queue.wait(&mut waiting) {
+            self.group(&mut waiting, queue);
+        }
+    }
+
+    /// Runs jobs from the front of `waiting` in one transaction.
+    fn group(&self, waiting: &mut VecDeque<Box<dyn Job>>, queue: &Queue<Box<dyn Job>>) {
+        let started = Instant::now();
+        if let Err(error) = self.execute("BEGIN IMMEDIATE") {
+            let waited = started.elapsed();
+            for mut job in waiting.drain(..) {
+                job.fail(error::translate(
+                    error::copy(&error),
+                    &self.database,
+                    waited,
+                ));
+                job.answer();
+            }
+            return;
+        }
+        let begun = Instant::now();
+        let mut jobs: Vec<Box<dyn Job>> = Vec::new();
+        let mut news = Vec::new();
+        let mut clock = Reading::default();
+        while let Some(mut job) = waiting.pop_front() {
+            match self.run(&mut *job, &mut clock, &mut news) {
+                Fate::Kept => jobs.push(job),
+                Fate::Lost => {
+                    job.answer();
+                    self.each_alone(jobs);
+                    return;
+                }
+            }
+            if jobs.len() >= GROUP_JOBS || begun.elapsed() >= GROUP_TIME {
+                break;
+            }
+            if waiting.is_empty() {
+                queue.take(waiting);
+            }
+        }
+        match self.execute("COMMIT") {
+            Ok(()) => self.announce(jobs, news),
+            Err(error) => {
+                self.roll_back();
+                match <[_; 1]>::try_from(jobs) {
+                    Ok([mut job]) => {
+                        job.fail(error::translate(error, &self.database, started.elapsed()));
+                        job.answer();
+                    }
+                    Err(jobs) => self.each_alone(jobs),
+                }
+            }
+        }
+    }
+
+    /// Runs jobs anew, each in a transaction of its own, after they lost a common one: only the
+    /// job that is at fault shall suffer.
+    fn each_alone(&self, jobs: Vec<Box<dyn Job>>) {
+        let none = Queue::new();
+        for job in jobs {
+            self.group(&mut VecDeque::from([job]), &none);
+        }
+    }
+
+    fn run(&self, job: &mut dyn Job, clock: &mut Reading, news: &mut Vec<News>) -> Fate {
+        let savepoint = job.isolation() == Isolation::Savepoint;
+        if savepoint && let Err(error) = self.execute("SAVEPOINT job") {
+            return self.failed(job, OpError::Sql(error), false);
+        }
+        let announced = news.len();
+        let (now, now_text) = clock.read(&self.clock);
+        let mut tx = Tx {
+            conn: &self.conn,
+            now,
+            now_text,
+            news: &mut *news,
+        };
+        let ran = match catch_unwind(AssertUnwindSafe(|| job.run(&mut tx))) {
+            Ok(ran) => ran,
+            Err(panic) => Ran::Failed(error::panicked(&*panic).into()),
+        };
+        match ran {
+            Ran::Done if !savepoint => Fate::Kept,
+            Ran::Done => match self.execute("RELEASE job") {
+                Ok(()) => Fate::Kept,
+                Err(error) => {
+                    news.truncate(announced);
+                    self.failed(job, OpError::Sql(error), false)
+                }
+            },
+            Ran::Refused if !savepoint => {
+                news.truncate(announced);
+                Fate::Kept
+            }
+            Ran::Refused => {
+                news.truncate(announced);
+                match self.undo_savepoint() {
+                    Ok(()) => Fate::Kept,
+                    Err(error) => self.failed(job, OpError::Sql(error), false),
+                }
+            }
+            Ran::Failed(error) => {
+                news.truncate(announced);
+                self.failed(job, error, savepoint)
+            }
+        }
+    }
+
+    /// Gives a job its error and undoes what it did: alone if it has a savepoint, else with the
+    /// whole transaction.
+    fn failed(&self, job: &mut dyn Job, error: OpError, savepoint: bool) -> Fate {
+        // A violated constraint undoes its statement, and outside a savepoint there is no other.
+        let undone = matches!(
+            &error,
+            OpError::Sql(error) if error::code(error) == Some(ErrorCode::ConstraintViolation)
+        );
+        job.fail(error.into_backend(&self.database, Duration::ZERO));
+        if !self.conn.is_autocommit()
+            && (if savepoint {
+                self.undo_savepoint().is_ok()
+            } else {
+                undone
+            })
+        {
+            return Fate::Kept;
+        }
+        self.roll_back();
+        Fate::Lost
+    }
+
+    fn undo_savepoint(&self) -> rusqlite::Result<()> {
+        self.execute("ROLLBACK TO job")?;
+        self.execute("RELEASE job")
+    }
+
+    fn roll_back(&self) {
+        // SQLite may have rolled back by itself, and there is nothing to do about a failure: the
+        // next BEGIN reports it.
+        if !self.conn.is_autocommit() {
+            let _ = self.execute("ROLLBACK");
+        }
+    }
+
+    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
+    /// The transaction is durable: says what there is to say, then answers.
+    fn announce(&self, jobs: Vec<Box<dyn Job>>, news: Vec<News>) {
+        if !news.is_empty() {
+            let now = self.clock.now();
+            let mut due_now = false;
+            for item in news {
+                match item {
+                    News::Due(at) if at > now => self.wakeups.work_due(at, now),
+                    News::Due(_) => due_now = true,
+                    News::Ended(run_id) => self.wakeups.run_ended(&run_id),
+                }
+            }
+            if due_now {
+                self.wakeups.work_due(now, now);
+            }
+        }
+        for job in jobs {
+            job.answer();
+        }
+    }
+}
+
+/// The last reading of the clock. Its text is made anew only when the time is another.
+#[derive(Default)]
+struct Reading {
+    last: Option<(SystemTime, String)>,
+}
+
+impl Reading {
+    fn read(&mut self, clock: &Clock) -> (SystemTime, &str) {
+        let now = codec::whole_millis(clock.now());
+        if self.last.as_ref().is_none_or(|(last, _)| *last != now) {
+            self.last = None;
+        }
+        let (now, text) = self
+            .last
+            .get_or_insert_with(|| (now, codec::format_time(now)));
+        (*now, text)
+    }
+}

@@ -1,0 +1,88 @@
+//! What a client's operations fail with.
+
+use workflow_core::{BoxError, Error, ErrorKind};
+
+use crate::backend::{BackendError, RunStatus, StoredError};
+
+/// An operation of a client failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// There is no such run in the client's namespace.
+    #[error("Workflow run {run_id} does not exist")]
+    RunNotFound {
+        /// The id that was asked for.
+        run_id: String,
+    },
+    /// The run ended otherwise and cannot be canceled any more.
+    #[error("Cannot cancel workflow run {run_id} with status {status}")]
+    NotCancelable {
+        /// The run.
+        run_id: String,
+        /// Its status.
+        status: RunStatus,
+    },
+    /// The run failed.
+    #[error("workflow run {run_id} failed: {error}")]
+    RunFailed {
+        /// The run.
+        run_id: String,
+        /// What it failed with.
+        error: StoredError,
+    },
+    /// The run was canceled.
+    #[error("workflow run {run_id} was canceled")]
+    RunCanceled {
+        /// The run.
+        run_id: String,
+    },
+    /// The run did not end in the time that the caller gave.
+    #[error("workflow run {run_id} did not end in time; it goes on")]
+    TimedOut {
+        /// The run.
+        run_id: String,
+    },
+    /// An argument makes no sense, a value cannot be written as JSON, or does not fit its type.
+    #[error("{0}")]
+    Invalid(String),
+    /// A cursor was not made by a list, or two exclude each other.
+    #[error("{problem}; pass the `next` or `prev` of a page, unchanged")]
+    InvalidCursor {
+        /// What is wrong.
+        problem: String,
+    },
+    /// An interceptor refused the operation, or failed.
+    #[error("{error_type}: {message}")]
+    Refused {
+        /// The interceptor's [`error_type`](Error::error_type).
+        error_type: String,
+        /// Its message.
+        message: String,
+        /// The interceptor's error.
+        #[source]
+        source: BoxError,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+impl ClientError {
+    /// What came out of a chain of interceptors: the operation's own error, or one of theirs.
+    pub(super) fn from_chain(error: Error) -> Self {
+        let error = match error.downcast::<Self>() {
+            Ok(own) => return own,
+            Err(error) => error,
+        };
+        match error.kind() {
+            ErrorKind::InvalidArgument | ErrorKind::InvalidPayload => {
+                Self::Invalid(error.message().to_owned())
+            }
+            _ => Self::Refused {
+                error_type: error.error_type().to_owned(),
+                message: error.message().to_owned(),
+                source: error.into_boxed(),
+            },
+        }
+    }
+}

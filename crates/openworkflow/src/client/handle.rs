@@ -1,0 +1,149 @@
+//! A run from its client's point of view.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::{Client, ClientError, ClientResult, Shared};
+use crate::backend::{RunStatus, StoredError, WorkflowRun};
+use crate::payload;
+
+const POLL_MIN: Duration = Duration::from_millis(50);
+const POLL_MAX: Duration = Duration::from_secs(1);
+
+/// A run that was started: its id, and its result once there is one. Cloning is cheap.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use openworkflow::{Client, ClientError};
+///
+/// # async fn example(client: Client) -> Result<(), ClientError> {
+/// let run = client.handle::<String>("6f9c1c2e");
+/// match run.result_within(Duration::from_secs(5)).await {
+///     Ok(greeting) => println!("{greeting}"),
+///     Err(ClientError::RunFailed { error, .. }) => println!("failed: {error}"),
+///     Err(ClientError::TimedOut { .. }) => run.cancel().await?,
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(()) }
+/// ```
+pub struct RunHandle<O> {
+    client: Arc<Shared>,
+    run_id: Arc<str>,
+    output: PhantomData<fn() -> O>,
+}
+
+impl<O> RunHandle<O> {
+    pub(super) fn new(client: Arc<Shared>, run_id: Arc<str>) -> Self {
+        Self {
+            client,
+            run_id,
+            output: PhantomData,
+        }
+    }
+
+    /// The run's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.run_id
+    }
+
+    /// Waits for the run to end and returns its output.
+    ///
+    /// Where the run ends in this process the wait ends at once; otherwise the run is read again every
+    /// second at most. There is no time limit: see [`result_within`](Self::result_within). Dropping
+    /// the future is harmless.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::RunFailed`], [`ClientError::RunCanceled`], [`ClientError::RunNotFound`],
+    /// [`ClientError::Invalid`] where the output does not fit `O`, or the database's.
+    pub async fn result(&self) -> ClientResult<O>
+    where
+        O: DeserializeOwned,
+    {
+        let wakeups = self.client.backend.wakeups();
+        let mut delay = POLL_MIN;
+        loop {
+            // Listens from before the read, so that an end in between is not missed.
+            let watch = wakeups.watch(&self.run_id);
+            let ended = watch.notified();
+            let run = self.describe().await?;
+            match run.status {
+                RunStatus::Completed | RunStatus::Succeeded => {
+                    let subject = format!("the output of workflow {:?}", run.workflow_name);
+                    return payload::decode(&run.output, &subject).map_err(ClientError::from_chain);
+                }
+                RunStatus::Failed => {
+                    let error = run.error.unwrap_or_else(|| StoredError::from_json("{}"));
+                    return Err(ClientError::RunFailed {
+                        run_id: run.id,
+                        error,
+                    });
+                }
+                RunStatus::Canceled => {
+                    return Err(ClientError::RunCanceled { run_id: run.id });
+                }
+                _ => {}
+            }
+            // A timeout is the poll: both ways lead to another look.
+            let _ = tokio::time::timeout(delay, ended).await;
+            delay = (delay * 2).min(POLL_MAX);
+        }
+    }
+
+    /// Waits for the run to end, for `limit` at most, and returns its output. The run goes on when the
+    /// limit is reached. Dropping the future is harmless.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::TimedOut`], and those of [`result`](Self::result).
+    pub async fn result_within(&self, limit: Duration) -> ClientResult<O>
+    where
+        O: DeserializeOwned,
+    {
+        match tokio::time::timeout(limit, self.result()).await {
+            Ok(result) => result,
+            Err(_) => Err(ClientError::TimedOut {
+                run_id: self.run_id.to_string(),
+            }),
+        }
+    }
+
+    /// Reads the run.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::describe`].
+    pub async fn describe(&self) -> ClientResult<WorkflowRun> {
+        Client(Arc::clone(&self.client))
+            .describe(&self.run_id)
+            .await
+    }
+
+    /// Cancels the run.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::cancel`].
+    pub async fn cancel(&self) -> ClientResult<()> {
+        Client(Arc::clone(&self.client)).cancel(&self.run_id).await
+    }
+}
+
+impl<O> Clone for RunHandle<O> {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.client), Arc::clone(&self.run_id))
+    }
+}
+
+impl<O> fmt::Debug for RunHandle<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunHandle")
+            .field("run_id", &self.run_id)
+            .finish_non_exhaustive()
+    }
+}

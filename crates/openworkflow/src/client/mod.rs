@@ -1,0 +1,241 @@
+//! Clients: they start runs, look at them, cancel them, and send signals.
+
+mod error;
+mod handle;
+mod list;
+mod send;
+mod start;
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use workflow_core::{CancelRun, Chain, Error, Interceptor, RunInfo};
+
+use crate::backend::{Backend, Cancellation, RunCounts, WorkflowRun};
+use crate::payload;
+use crate::workflow::WorkflowSpec;
+
+pub use error::ClientError;
+pub use handle::RunHandle;
+pub use list::{ListRunsRequest, ListStepsRequest};
+pub use send::SendSignalRequest;
+pub use start::StartRunRequest;
+
+/// The result of a client's operation.
+pub type ClientResult<T> = std::result::Result<T, ClientError>;
+
+struct Shared {
+    backend: Arc<dyn Backend>,
+    chain: Chain,
+    namespace_id: Arc<str>,
+}
+
+/// Starts runs, looks at them, cancels them, and sends signals. Cloning is cheap.
+///
+/// ```no_run
+/// use openworkflow::{Client, Sqlite, WorkflowSpec};
+///
+/// static GREET: WorkflowSpec<String, String> = WorkflowSpec::new("greet");
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::new(Sqlite::open("app.db").await?);
+/// let run = client.start(&GREET, &"Ada".to_owned()).await?;
+/// println!("{}", run.result().await?);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Client(Arc<Shared>);
+
+impl Client {
+    /// A client in the namespace `default`, without interceptors.
+    pub fn new(backend: impl Backend) -> Self {
+        Self::builder(backend).build()
+    }
+
+    /// Begins to set up a client on a database.
+    pub fn builder(backend: impl Backend) -> ClientBuilder {
+        ClientBuilder {
+            backend: Arc::new(backend),
+            namespace_id: "default".into(),
+            interceptors: Vec::new(),
+        }
+    }
+
+    /// Starts a run. Await the request, after setting what is optional on it.
+    pub fn start<I, O>(&self, workflow: &WorkflowSpec<I, O>, input: &I) -> StartRunRequest<O>
+    where
+        I: Serialize,
+        O: DeserializeOwned + 'static,
+    {
+        let subject = format!("the input of workflow {:?}", workflow.name());
+        let input = payload::encode(input, &subject);
+        let version = workflow.version_name().map(Arc::from);
+        StartRunRequest::new(Arc::clone(&self.0), workflow.name().into(), version, input)
+    }
+
+    /// A handle on a run that exists, or so the caller believes: nothing is checked here.
+    ///
+    /// `O` is the type of the run's output.
+    #[must_use]
+    pub fn handle<O: DeserializeOwned>(&self, run_id: impl Into<Arc<str>>) -> RunHandle<O> {
+        RunHandle::new(Arc::clone(&self.0), run_id.into())
+    }
+
+    /// Sends a signal to every run that waits for it. Await the request to learn their ids.
+    ///
+    /// A signal that nobody waits for is dropped.
+    ///
+    /// ```no_run
+    /// # async fn example(client: openworkflow::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let run_ids = client.send_signal("paid:4711", &1200).idempotency_key("payment-1").await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn send_signal<T>(&self, signal: impl Into<String>, data: &T) -> SendSignalRequest
+    where
+        T: Serialize + ?Sized,
+    {
+        let signal = signal.into();
+        let data = payload::encode(data, &format!("the data of signal {signal:?}"));
+        SendSignalRequest::new(Arc::clone(&self.0), signal, data)
+    }
+
+    /// Cancels a run, and wakes its parent if it has one. A run that is canceled already stays so. Its
+    /// execution, if one is under way, is dropped when it next writes or shows a sign of life. Its
+    /// children are not canceled. If the future is dropped, the run may or may not be canceled.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::RunNotFound`], [`ClientError::NotCancelable`] for a run that ended otherwise,
+    /// [`ClientError::Refused`] by an interceptor, or the database's.
+    pub async fn cancel(&self, run_id: &str) -> ClientResult<()> {
+        let run = self.describe(run_id).await?;
+        let mut info = RunInfo::new(Arc::clone(&self.0.namespace_id), run_id, run.workflow_name)
+            .with_carrier(run.carrier);
+        info.workflow_version = run.version.map(Arc::from);
+        let cancel = |call: CancelRun| async move {
+            let canceled = self
+                .0
+                .backend
+                .cancel_run(&call.run.namespace_id, &call.run.id)
+                .await;
+            match canceled.map_err(ClientError::from) {
+                Ok(Cancellation::Canceled) => Ok(()),
+                Ok(Cancellation::AlreadyEnded(status)) => Err(ClientError::NotCancelable {
+                    run_id: call.run.id.to_string(),
+                    status,
+                }
+                .into()),
+                Ok(Cancellation::NotFound) => Err(ClientError::RunNotFound {
+                    run_id: call.run.id.to_string(),
+                }
+                .into()),
+                Err(error) => Err(Error::from(error)),
+            }
+        };
+        self.0
+            .chain
+            .call(CancelRun::new(info), cancel)
+            .await
+            .map_err(ClientError::from_chain)
+    }
+
+    /// Reads a run.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::RunNotFound`], or the database's.
+    pub async fn describe(&self, run_id: &str) -> ClientResult<WorkflowRun> {
+        let run = self.0.backend.get_run(&self.0.namespace_id, run_id).await?;
+        run.ok_or_else(|| ClientError::RunNotFound {
+            run_id: run_id.to_owned(),
+        })
+    }
+
+    /// Lists runs, newest first. Await the request, after setting what is optional on it.
+    ///
+    /// ```no_run
+    /// # async fn example(client: openworkflow::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let page = client.list_runs().status("failed").limit(20).await?;
+    /// if let Some(cursor) = page.next {
+    ///     let older = client.list_runs().status("failed").limit(20).after(cursor).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn list_runs(&self) -> ListRunsRequest {
+        ListRunsRequest::new(Arc::clone(&self.0))
+    }
+
+    /// Lists a run's step attempts, oldest first. Await the request.
+    ///
+    /// ```no_run
+    /// # async fn example(client: openworkflow::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// for attempt in client.list_steps("6f9c1c2e").await?.items {
+    ///     println!("{} {}", attempt.step_name, attempt.status);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn list_steps(&self, run_id: impl Into<String>) -> ListStepsRequest {
+        ListStepsRequest::new(Arc::clone(&self.0), run_id.into())
+    }
+
+    /// Counts the runs of the namespace by status.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn count_runs(&self) -> ClientResult<RunCounts> {
+        Ok(self.0.backend.count_runs(&self.0.namespace_id).await?)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("namespace_id", &self.0.namespace_id)
+            .field("interceptors", &self.0.chain)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sets up a [`Client`].
+#[must_use = "a builder does nothing until it is built"]
+pub struct ClientBuilder {
+    backend: Arc<dyn Backend>,
+    namespace_id: Arc<str>,
+    interceptors: Vec<Arc<dyn Interceptor>>,
+}
+
+impl ClientBuilder {
+    /// The namespace to work in. The default is `default`.
+    pub fn namespace(mut self, namespace_id: impl Into<Arc<str>>) -> Self {
+        self.namespace_id = namespace_id.into();
+        self
+    }
+
+    /// Adds an interceptor inside those already added: the first is the outermost.
+    pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Makes the client.
+    #[must_use]
+    pub fn build(self) -> Client {
+        Client(Arc::new(Shared {
+            backend: self.backend,
+            chain: Chain::new(self.interceptors),
+            namespace_id: self.namespace_id,
+        }))
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("namespace_id", &self.namespace_id)
+            .field("interceptors", &self.interceptors.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,86 @@
+//! What workflows, steps and signals may be called, and how repeated step names are told apart.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use workflow_core::{Error, ErrorKind, Result};
+
+/// The longest name, in bytes: PostgreSQL's indexes take no row beyond about 2,700.
+pub(crate) const MAX_NAME_BYTES: usize = 1024;
+
+/// Refuses names that are empty or too long. `what` is the thing that is named.
+pub(crate) fn validate(what: &str, name: &str) -> Result<()> {
+    let problem = if name.is_empty() {
+        "is empty; give it a name".to_owned()
+    } else if name.len() > MAX_NAME_BYTES {
+        format!("has {} bytes; use at most {MAX_NAME_BYTES}", name.len())
+    } else {
+        return Ok(());
+    };
+    Err(Error::of_kind(
+        ErrorKind::InvalidArgument,
+        format!("the name of {what} {problem}"),
+    ))
+}
+
+/// Refuses idempotency keys that are too long. The empty one is a key like any other.
+pub(crate) fn validate_key(key: &str) -> Result<()> {
+    if key.is_empty() {
+        Ok(())
+    } else {
+        validate("an idempotency key", key)
+    }
+}
+
+/// The step names used in one execution.
+#[derive(Debug, Default)]
+pub(crate) struct StepNames {
+    used: HashSet<Arc<str>>,
+    repeats: HashMap<Arc<str>, u32>,
+}
+
+impl StepNames {
+    /// The first use of a name keeps it; later uses get `name:1`, `name:2`, …, passing over names
+    /// that are used already.
+    pub(crate) fn resolve(&mut self, base: &str) -> Arc<str> {
+        if !self.used.contains(base) {
+            let name: Arc<str> = base.into();
+            self.used.insert(Arc::clone(&name));
+            return name;
+        }
+        let repeat = self.repeats.entry(base.into()).or_default();
+        loop {
+            *repeat += 1;
+            let name: Arc<str> = format!("{base}:{repeat}").into();
+            if self.used.insert(Arc::clone(&name)) {
+                return name;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_names_are_numbered_as_the_protocol_says() {
+        let mut names = StepNames::default();
+        let resolved: Vec<_> = ["x", "x", "x", "x:1", "x", "x:1"]
+            .map(|base| names.resolve(base))
+            .to_vec();
+        assert_eq!(resolved.join(" "), "x x:1 x:2 x:1:1 x:3 x:1:2");
+    }
+
+    #[test]
+    fn names_have_bounds() {
+        assert!(validate("a step", "x").is_ok());
+        assert!(
+            validate("a step", "")
+                .unwrap_err()
+                .message()
+                .contains("a step is empty")
+        );
+        assert!(validate("a step", &"x".repeat(1 << 20)).is_err());
+    }
+}

@@ -1,0 +1,76 @@
+//! Between the user's types and [`Payload`].
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use workflow_core::{Error, ErrorKind, Payload, Result};
+
+/// Writes `value` as JSON. `subject` begins the error's message.
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, subject: &str) -> Result<Payload> {
+    match serde_json::to_string(value) {
+        Ok(json) => Ok(Payload::from_json(json)),
+        Err(error) => Err(invalid(format!(
+            "{subject} cannot be written as JSON: {}; mend its Serialize implementation",
+            without_values(&error)
+        ))),
+    }
+}
+
+/// Reads JSON as a `T`. `subject` begins the error's message.
+pub(crate) fn decode<T: DeserializeOwned>(payload: &Payload, subject: &str) -> Result<T> {
+    serde_json::from_str(payload.expose()).map_err(|error| {
+        invalid(format!(
+            "{subject} does not fit the type {}: {}; mend the type or who wrote the value",
+            std::any::type_name::<T>(),
+            without_values(&error)
+        ))
+    })
+}
+
+fn invalid(message: String) -> Error {
+    Error::of_kind(ErrorKind::InvalidPayload, message).non_retryable()
+}
+
+/// serde's messages quote the offending value, which may be personal data and would end up in logs
+/// and spans. What was expected, and where, is all that is kept.
+fn without_values(error: &serde_json::Error) -> String {
+    let place = format!("line {} column {}", error.line(), error.column());
+    let text = error.to_string();
+    if text.starts_with("missing field `") {
+        // Names a field of the type, not of the value.
+        return text;
+    }
+    match text.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("expected {expected}"),
+        None if error.is_syntax() || error.is_eof() => format!("broken JSON at {place}"),
+        None => format!("a value is refused at {place}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_quote_no_values() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Card {
+            #[expect(dead_code)]
+            number: u64,
+        }
+        let decode =
+            |json: &str| decode::<Card>(&Payload::from_json(json), "the input").unwrap_err();
+        let wrong_type = decode(r#"{"number":"4242-secret"}"#);
+        assert!(!wrong_type.message().contains("secret"), "{wrong_type}");
+        assert!(
+            wrong_type.message().contains("expected u64"),
+            "{wrong_type}"
+        );
+        assert!(decode("{}").message().contains("missing field `number`"));
+        assert!(
+            decode(r#"{"number":"sec"#)
+                .message()
+                .contains("broken JSON")
+        );
+        assert!(!wrong_type.is_retryable());
+    }
+}

@@ -1,0 +1,152 @@
+//! The steps of a workflow: each a future that is configured before it is awaited.
+
+mod run;
+mod run_workflow;
+mod send_signal;
+mod sleep;
+mod wait_for_signal;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use workflow_core::{BoxFuture, Error, Result};
+
+use crate::backend::NewStepAttempt;
+use crate::execution::{AtWork, ExecutionState};
+use crate::retry::{RetryDecision, RetryPolicy};
+
+pub use run::RunStep;
+pub(crate) use run_workflow::Config as RunWorkflowConfig;
+pub use run_workflow::RunWorkflowStep;
+pub use send_signal::SendSignalStep;
+pub use sleep::SleepStep;
+pub use wait_for_signal::WaitForSignalStep;
+
+/// A step's default retry policy.
+pub(crate) const STEP_RETRY: RetryPolicy = RetryPolicy::attempts(10);
+
+/// A future that is made of its configuration when it is first polled.
+pub(crate) enum Lazy<'a, C, T> {
+    Configured(C),
+    Started(BoxFuture<'a, T>),
+    Starting,
+}
+
+impl<'a, C, T> Lazy<'a, C, T> {
+    /// The configuration; `None` once the future is polled.
+    pub(crate) fn config(&mut self) -> Option<&mut C> {
+        match self {
+            Self::Configured(config) => Some(config),
+            Self::Started(_) | Self::Starting => None,
+        }
+    }
+
+    pub(crate) fn poll_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        start: impl FnOnce(C) -> BoxFuture<'a, T>,
+    ) -> Poll<T> {
+        if let Self::Configured(_) = self
+            && let Self::Configured(config) = std::mem::replace(self, Self::Starting)
+        {
+            *self = Self::Started(start(config));
+        }
+        match self {
+            Self::Started(future) => future.as_mut().poll(cx),
+            // Only where `start` panicked.
+            Self::Configured(_) | Self::Starting => Poll::Pending,
+        }
+    }
+}
+
+/// Implements `Future` for a step that holds a `Lazy` and a way to start it.
+macro_rules! lazy_future {
+    ([$($generics:tt)*] $step:ty => $output:ty, $start:expr) => {
+        impl<$($generics)*> std::future::Future for $step {
+            type Output = $output;
+
+            fn poll(
+                mut self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<$output> {
+                self.0.poll_with(cx, $start)
+            }
+        }
+    };
+}
+pub(crate) use lazy_future;
+
+/// Follows a failed attempt at a step, whose row is written: resolves with the error once it is told
+/// to user code, or never where the step is tried again.
+pub(crate) async fn after_failure(
+    state: &ExecutionState,
+    at_work: AtWork,
+    step_name: &Arc<str>,
+    error: Error,
+    decision: RetryDecision,
+) -> Error {
+    drop(at_work);
+    let error = error.with_step_name(Arc::clone(step_name));
+    match decision {
+        RetryDecision::RetryAt(at) => state.wait_for_retry(error, at).await,
+        RetryDecision::DeadlinePassed => {
+            state
+                .fail_run(crate::backend::codec::deadline_error())
+                .await
+        }
+        RetryDecision::GiveUp => {
+            state.at_rest().await;
+            error
+        }
+    }
+}
+
+/// Follows the failure of a step other than a function. Such a step has one attempt, as the protocol
+/// says, so its own failures are not retryable. Where an interceptor or a layer failed rather than
+/// the step, it is tried again like a function.
+pub(crate) async fn fail_wait(
+    state: &ExecutionState,
+    at_work: AtWork,
+    attempt: &NewStepAttempt,
+    prior_failures: u32,
+    error: Error,
+) -> Error {
+    state.fail_step(attempt, &error).await;
+    let now = state.now();
+    let decision = STEP_RETRY.decide(prior_failures + 1, &error, now, state.deadline_at, now);
+    after_failure(state, at_work, &attempt.step_name, error, decision).await
+}
+
+/// Follows the failure of a wait whose row is written and stays as it is where an interceptor failed
+/// rather than the wait: a later execution then finds the wait and goes on with it.
+pub(crate) async fn fail_standing_wait(
+    state: &ExecutionState,
+    at_work: AtWork,
+    attempt: &NewStepAttempt,
+    prior_failures: u32,
+    error: Error,
+) -> Error {
+    if error.is_retryable() {
+        drop(at_work);
+        let at = state.now() + STEP_RETRY.delay(state.execution.attempt);
+        state
+            .wait_for_retry(error.with_step_name(Arc::clone(&attempt.step_name)), at)
+            .await;
+    }
+    fail_wait(state, at_work, attempt, prior_failures, error).await
+}
+
+/// How long ago something began.
+pub(crate) fn elapsed(since: SystemTime, now: SystemTime) -> Duration {
+    now.duration_since(since).unwrap_or_default()
+}
+
+/// Boxes a step that fails before it begins.
+pub(crate) fn boxed<'a, T>(
+    future: impl Future<Output = Result<T>> + Send + 'a,
+) -> Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>> {
+    Box::pin(future)
+}

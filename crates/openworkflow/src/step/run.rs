@@ -1,0 +1,169 @@
+//! `run`: a function whose result is remembered.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use workflow_core::{BoxFuture, Payload, Result, StepKind, StepOutcome, StepPhase};
+
+use super::{Lazy, STEP_RETRY, after_failure, boxed, elapsed, lazy_future};
+use crate::backend::{NewStepAttempt, StepAttemptKind};
+use crate::execution::{ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
+use crate::payload;
+use crate::retry::{RetryDecision, RetryPolicy};
+
+/// A function that takes longer than this is recorded as running; a faster one is recorded once,
+/// with its result, which halves what it costs.
+const RUNNING_ROW_AFTER: Duration = Duration::from_millis(10);
+
+/// A function as a step; see [`WorkflowContext::run`](crate::WorkflowContext::run).
+#[must_use = "a step does nothing unless awaited"]
+pub struct RunStep<'a, T>(Lazy<'a, Config<'a>, Result<T>>);
+
+struct Config<'a> {
+    state: Arc<ExecutionState>,
+    name: String,
+    policy: RetryPolicy,
+    body: BoxFuture<'a, Result<Payload>>,
+}
+
+impl<'a, T> RunStep<'a, T>
+where
+    T: Serialize + DeserializeOwned + Send + 'a,
+{
+    pub(crate) fn new<F, Fut>(state: Arc<ExecutionState>, name: String, body: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'a,
+        Fut: Future<Output = Result<T>> + Send + 'a,
+    {
+        let body = Box::pin(async move { payload::encode(&body().await?, "the step's result") });
+        Self(Lazy::Configured(Config {
+            state,
+            name,
+            policy: STEP_RETRY,
+            body,
+        }))
+    }
+
+    /// Sets the retry policy. The default is 10 attempts, 1 s, 2 s, 4 s, … apart.
+    ///
+    /// ```
+    /// # use openworkflow::{RetryPolicy, Workflow};
+    /// # async fn charge() -> std::io::Result<u32> { Ok(1) }
+    /// # let _ = Workflow::new("w", |wf, _: ()| async move {
+    /// wf.run("charge", || async { Ok(charge().await?) }).retry(RetryPolicy::attempts(3)).await
+    /// # });
+    /// ```
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        if let Some(config) = self.0.config() {
+            config.policy = policy;
+        }
+        self
+    }
+}
+
+lazy_future! {
+    ['a, T: Serialize + DeserializeOwned + Send + 'a] RunStep<'a, T> => Result<T>,
+    |config| boxed(run(config))
+}
+
+impl<T> fmt::Debug for RunStep<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunStep").finish_non_exhaustive()
+    }
+}
+
+async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
+    let Config {
+        state,
+        name,
+        policy,
+        body,
+    } = config;
+    policy.validate()?;
+    let (name, prior) = state.enter(&name)?;
+    let prior_failures = match prior {
+        PriorAttempts::Completed(output) => return decode(&output, &name),
+        PriorAttempts::None => 0,
+        PriorAttempts::Open(open) => {
+            if let Some(failure) = &open.last_failure {
+                let error = failure
+                    .error
+                    .to_error(workflow_core::ErrorKind::Application);
+                let now = state.now();
+                match policy.decide(open.failures, &error, failure.at, state.deadline_at, now) {
+                    RetryDecision::RetryAt(at) if at <= now => {}
+                    decision => {
+                        let at_work = state.at_work();
+                        return Err(after_failure(&state, at_work, &name, error, decision).await);
+                    }
+                }
+            }
+            open.failures
+        }
+    };
+
+    let attempt_id = state.new_attempt_id().await;
+    let at_work = state.at_work();
+    let mut attempt = NewStepAttempt::new(attempt_id, name, StepAttemptKind::Function, None);
+    let begun_at = state.now();
+    if state.taken_over {
+        state.begin_step(&attempt).await;
+    }
+    let outcome = {
+        let work = through_chain(
+            &state,
+            &attempt,
+            true,
+            StepPhase::Start,
+            prior_failures,
+            || StepKind::Run,
+            || async move {
+                Ok(StepOutcome::Completed {
+                    output: body.await?,
+                })
+            },
+        );
+        let mut work = pin!(work);
+        match tokio::time::timeout(RUNNING_ROW_AFTER, &mut work).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let mut running = attempt.clone();
+                running.begun_ago = elapsed(begun_at, state.now());
+                join(work, state.begin_step(&running)).await.0
+            }
+        }
+    };
+    attempt.begun_ago = elapsed(begun_at, state.now());
+
+    // Read back before it is recorded: a result that no replay could read must not be kept.
+    let result = match outcome {
+        Ok(StepOutcome::Completed { output }) => {
+            decode(&output, &attempt.step_name).map(|value| (value, output))
+        }
+        Ok(other) => Err(unexpected_outcome(&other)),
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok((value, output)) => {
+            state.complete_step(&attempt, &output).await;
+            drop(at_work);
+            Ok(value)
+        }
+        Err(error) => {
+            state.fail_step(&attempt, &error).await;
+            let now = state.now();
+            let decision = policy.decide(prior_failures + 1, &error, now, state.deadline_at, now);
+            Err(after_failure(&state, at_work, &attempt.step_name, error, decision).await)
+        }
+    }
+}
+
+fn decode<T: DeserializeOwned>(output: &Payload, step_name: &str) -> Result<T> {
+    payload::decode(output, &format!("the result of step {step_name:?}"))
+}

@@ -1,0 +1,368 @@
+//! `run_workflow`: a child workflow and its result.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use serde::de::DeserializeOwned;
+use workflow_core::{
+    CreateRun, CreatedRun, Error, ErrorKind, ParentStep, Payload, Result, RunInfo, StepKind,
+    StepOutcome, StepPhase,
+};
+
+use super::{Lazy, boxed, fail_standing_wait, fail_wait, lazy_future};
+use crate::backend::{ChildRun, NewRun, NewStepAttempt, RunStatus, StepAttemptKind, codec};
+use crate::execution::{
+    ExecutionState, PriorAttempts, RunningAttempt, new_id, through_chain, unexpected_outcome,
+};
+use crate::payload;
+use crate::when::{When, a_year_after};
+
+/// A child workflow as a step; see
+/// [`WorkflowContext::run_workflow`](crate::WorkflowContext::run_workflow).
+#[must_use = "a step does nothing unless awaited"]
+pub struct RunWorkflowStep<O>(Lazy<'static, Config, Result<O>>, PhantomData<fn() -> O>);
+
+pub(crate) struct Config {
+    pub(crate) state: Arc<ExecutionState>,
+    pub(crate) workflow_name: &'static str,
+    pub(crate) version: Option<&'static str>,
+    pub(crate) input: Result<Payload>,
+    pub(crate) name: Option<String>,
+    pub(crate) timeout: When,
+}
+
+impl<O: DeserializeOwned + Send + 'static> RunWorkflowStep<O> {
+    pub(crate) fn new(config: Config) -> Self {
+        Self(Lazy::Configured(config), PhantomData)
+    }
+
+    /// Names the step; the default is the child's workflow name.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        if let Some(config) = self.0.config() {
+            config.name = Some(name.into());
+        }
+        self
+    }
+
+    /// Limits the wait for the child; the default is a year. The step then fails with an error of
+    /// kind [`ErrorKind::Timeout`](crate::ErrorKind::Timeout); the child goes on.
+    pub fn timeout(mut self, timeout: impl Into<When>) -> Self {
+        if let Some(config) = self.0.config() {
+            config.timeout = timeout.into();
+        }
+        self
+    }
+}
+
+lazy_future! {
+    [O: DeserializeOwned + Send + 'static] RunWorkflowStep<O> => Result<O>,
+    |config| boxed(run_workflow(config))
+}
+
+impl<O> fmt::Debug for RunWorkflowStep<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunWorkflowStep").finish_non_exhaustive()
+    }
+}
+
+/// The child, as both phases of the step need it.
+struct Child {
+    workflow_name: Arc<str>,
+    version: Option<Arc<str>>,
+    named: bool,
+    timeout_at: SystemTime,
+}
+
+impl Child {
+    fn kind(&self, run_id: &Arc<str>) -> StepKind {
+        StepKind::run_workflow(
+            Arc::clone(&self.workflow_name),
+            self.version.clone(),
+            Arc::clone(run_id),
+            self.timeout_at,
+        )
+    }
+}
+
+async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
+    let Config {
+        state,
+        workflow_name,
+        version,
+        input,
+        name,
+        timeout,
+    } = config;
+    let input = input?;
+    crate::name::validate("a workflow", workflow_name)?;
+    let (step_name, prior) = state.enter(name.as_deref().unwrap_or(workflow_name))?;
+    let mut child = Child {
+        workflow_name: workflow_name.into(),
+        version: version.map(Arc::from),
+        named: name.is_some(),
+        timeout_at: SystemTime::UNIX_EPOCH,
+    };
+    let (prior_failures, unlinked) = match prior {
+        PriorAttempts::Completed(output) => return decode(&output, &step_name),
+        PriorAttempts::None => (0, None),
+        PriorAttempts::Open(open) => {
+            if let Some(running) = open.running {
+                child.timeout_at = running
+                    .context
+                    .timeout_at
+                    .unwrap_or_else(|| a_year_after(running.created_at));
+                if running.linked {
+                    return resolve(&state, step_name, child, running, open.failures).await;
+                }
+                (open.failures, Some(running.id))
+            } else {
+                if let Some(failure) = open.last_failure
+                    && failure.had_child
+                {
+                    state.at_rest().await;
+                    let error = failure
+                        .error
+                        .to_error(ErrorKind::ChildFailed)
+                        .non_retryable();
+                    return Err(error.with_step_name(step_name));
+                }
+                (open.failures, None)
+            }
+        }
+    };
+    if unlinked.is_none() {
+        let what = format!("the timeout of child workflow {step_name:?}");
+        child.timeout_at = timeout.resolve(state.now(), &what)?;
+    }
+    set_up(&state, step_name, child, input, unlinked, prior_failures).await
+}
+
+/// Creates the child, or links one that a crash left unlinked.
+async fn set_up<O: DeserializeOwned>(
+    state: &Arc<ExecutionState>,
+    step_name: Arc<str>,
+    child: Child,
+    input: Payload,
+    unlinked: Option<Arc<str>>,
+    prior_failures: u32,
+) -> Result<O> {
+    let attempt_id = match unlinked {
+        Some(id) => id,
+        None => state.new_attempt_id().await,
+    };
+    let at_work = state.at_work();
+    let attempt = NewStepAttempt::new(
+        attempt_id,
+        step_name,
+        StepAttemptKind::Workflow,
+        codec::workflow_context(child.timeout_at),
+    );
+    let run_id = new_id();
+    let set_up = AtomicBool::new(false);
+    let outcome = through_chain(
+        state,
+        &attempt,
+        child.named,
+        StepPhase::Start,
+        prior_failures,
+        || child.kind(&run_id),
+        || async {
+            let created = create_child(state, &attempt, &child, input, Arc::clone(&run_id)).await?;
+            set_up.store(true, Ordering::Relaxed);
+            match outcome_of(&created, &child, &attempt.step_name, state.now()) {
+                Some(outcome) => outcome,
+                None => Ok(StepOutcome::Parked {
+                    until: child.timeout_at,
+                }),
+            }
+        },
+    )
+    .await;
+    let result = match outcome {
+        Ok(StepOutcome::Parked { until }) => {
+            drop(at_work);
+            state.wait(attempt.id, until).await
+        }
+        Ok(StepOutcome::Completed { output }) => {
+            decode(&output, &attempt.step_name).map(|value| (value, output))
+        }
+        Ok(other) => Err(unexpected_outcome(&other)),
+        Err(error) => Err(error),
+    };
+    settle(
+        state,
+        at_work,
+        attempt,
+        result,
+        prior_failures,
+        set_up.into_inner(),
+    )
+    .await
+}
+
+/// Sends the creation through the chain; the row is written at its end, with the carrier that the
+/// interceptors made.
+async fn create_child(
+    state: &Arc<ExecutionState>,
+    attempt: &NewStepAttempt,
+    child: &Child,
+    input: Payload,
+    run_id: Arc<str>,
+) -> Result<ChildRun> {
+    let namespace_id = Arc::clone(&state.owner.namespace_id);
+    let mut run = RunInfo::new(namespace_id, run_id, Arc::clone(&child.workflow_name));
+    run.workflow_version = child.version.clone();
+    let mut call = CreateRun::new(run, input);
+    call.idempotency_key = Some(format!(
+        "__workflow:{}:{}",
+        state.owner.namespace_id, attempt.id
+    ));
+    call.parent = Some(ParentStep::new(
+        Arc::clone(&state.execution),
+        Arc::clone(&attempt.step_name),
+        Arc::clone(&attempt.id),
+    ));
+    let written = Mutex::new(None);
+    let create = |call: CreateRun| async {
+        let asked_for = Arc::clone(&call.run.id);
+        let new = NewRun::from_call(call);
+        let run = state
+            .commit(|| {
+                state
+                    .backend
+                    .begin_child(&state.owner, attempt.clone(), new.clone())
+            })
+            .await;
+        let created = CreatedRun::new(run.id.as_str(), *run.id != *asked_for);
+        *written.lock().unwrap_or_else(PoisonError::into_inner) = Some(ChildRun::from(run));
+        Ok(created)
+    };
+    state.chain.call(call, create).await?;
+    written
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .ok_or_else(|| {
+            Error::of_kind(
+                ErrorKind::InvalidArgument,
+                "an interceptor answered for the creation of a child run without creating it; \
+             answer for the step instead",
+            )
+            .non_retryable()
+        })
+}
+
+/// Goes on with a child that an earlier execution created.
+async fn resolve<O: DeserializeOwned>(
+    state: &Arc<ExecutionState>,
+    step_name: Arc<str>,
+    child: Child,
+    running: RunningAttempt,
+    prior_failures: u32,
+) -> Result<O> {
+    let ended = running.child.as_ref();
+    let outcome = match ended {
+        Some(run) => outcome_of(run, &child, &step_name, state.now()),
+        // The child was deleted: nothing will ever come of it.
+        None => Some(Err(Error::of_kind(
+            ErrorKind::ChildFailed,
+            format!("the child run of step {step_name:?} no longer exists"),
+        )
+        .non_retryable())),
+    };
+    let Some(outcome) = outcome else {
+        state.wait(running.id, child.timeout_at).await
+    };
+    let at_work = state.at_work();
+    let attempt = NewStepAttempt::new(running.id, step_name, StepAttemptKind::Workflow, None);
+    let run_id: Arc<str> = ended.map_or("", |run| run.id.as_str()).into();
+    let outcome = through_chain(
+        state,
+        &attempt,
+        child.named,
+        StepPhase::Resolve,
+        prior_failures,
+        || child.kind(&run_id),
+        || async { outcome },
+    )
+    .await;
+    let result = match outcome {
+        Ok(StepOutcome::Completed { output }) => {
+            decode(&output, &attempt.step_name).map(|value| (value, output))
+        }
+        Ok(other) => Err(unexpected_outcome(&other)),
+        Err(error) => Err(error),
+    };
+    settle(state, at_work, attempt, result, prior_failures, true).await
+}
+
+async fn settle<O>(
+    state: &Arc<ExecutionState>,
+    at_work: crate::execution::AtWork,
+    attempt: NewStepAttempt,
+    result: Result<(O, Payload)>,
+    prior_failures: u32,
+    standing: bool,
+) -> Result<O> {
+    match result {
+        Ok((value, output)) => {
+            state.complete_step(&attempt, &output).await;
+            Ok(value)
+        }
+        Err(error) if standing => {
+            Err(fail_standing_wait(state, at_work, &attempt, prior_failures, error).await)
+        }
+        Err(error) => Err(fail_wait(state, at_work, &attempt, prior_failures, error).await),
+    }
+}
+
+/// What the child's state means for the step; `None` while it is to be waited for. A child that ended
+/// after the time-out has timed out.
+fn outcome_of(
+    run: &ChildRun,
+    child: &Child,
+    step_name: &str,
+    now: SystemTime,
+) -> Option<Result<StepOutcome>> {
+    let in_time = run.finished_at.is_none_or(|at| at <= child.timeout_at);
+    if now >= child.timeout_at && !(run.status.is_terminal() && in_time) {
+        let message = "Timed out waiting for child workflow to complete";
+        return Some(Err(
+            Error::of_kind(ErrorKind::Timeout, message).non_retryable()
+        ));
+    }
+    let error = match &run.status {
+        RunStatus::Completed | RunStatus::Succeeded => {
+            return Some(Ok(StepOutcome::Completed {
+                output: run.output.clone(),
+            }));
+        }
+        RunStatus::Failed => match &run.error {
+            Some(error) => error
+                .to_error(ErrorKind::ChildFailed)
+                .with_kind(ErrorKind::ChildFailed),
+            None => Error::of_kind(
+                ErrorKind::ChildFailed,
+                format!("Child workflow run \"{}\" failed", run.id),
+            ),
+        },
+        RunStatus::Canceled => Error::of_kind(
+            ErrorKind::ChildCanceled,
+            format!(
+                "Workflow step \"{step_name}\" failed because child workflow run \"{}\" was canceled",
+                run.id
+            ),
+        ),
+        _ => return None,
+    };
+    Some(Err(error.non_retryable()))
+}
+
+fn decode<O: DeserializeOwned>(output: &Payload, step_name: &str) -> Result<O> {
+    payload::decode(
+        output,
+        &format!("the output of child workflow {step_name:?}"),
+    )
+}

@@ -1,0 +1,114 @@
+//! `send_signal`: a signal to whoever waits for it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use workflow_core::{Error, ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
+
+use super::{Lazy, boxed, fail_wait, lazy_future};
+use crate::backend::{NewSignal, NewStepAttempt, StepAttemptKind, codec};
+use crate::execution::{ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
+use crate::name;
+
+/// The sending of a signal as a step; see
+/// [`WorkflowContext::send_signal`](crate::WorkflowContext::send_signal).
+#[must_use = "a step does nothing unless awaited"]
+pub struct SendSignalStep(Lazy<'static, Config, Result<Vec<String>>>);
+
+struct Config {
+    state: Arc<ExecutionState>,
+    name: Option<String>,
+    signal: String,
+    data: Result<Payload>,
+}
+
+impl SendSignalStep {
+    pub(crate) fn new(state: Arc<ExecutionState>, signal: String, data: Result<Payload>) -> Self {
+        Self(Lazy::Configured(Config {
+            state,
+            name: None,
+            signal,
+            data,
+        }))
+    }
+
+    /// Names the step; the default is the signal's name.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        if let Some(config) = self.0.config() {
+            config.name = Some(name.into());
+        }
+        self
+    }
+}
+
+lazy_future! { [] SendSignalStep => Result<Vec<String>>, |config| boxed(send_signal(config)) }
+
+impl fmt::Debug for SendSignalStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendSignalStep").finish_non_exhaustive()
+    }
+}
+
+async fn send_signal(config: Config) -> Result<Vec<String>> {
+    let Config {
+        state,
+        name,
+        signal,
+        data,
+    } = config;
+    let data = data?;
+    name::validate("a signal", &signal)?;
+    let (step_name, prior) = state.enter(name.as_deref().unwrap_or(&signal))?;
+    let (prior_failures, resumed) = match prior {
+        PriorAttempts::Completed(output) => return codec::decode_recipients(&output),
+        PriorAttempts::None => (0, None),
+        PriorAttempts::Open(open) => (open.failures, open.running.map(|running| running.id)),
+    };
+
+    let signal: Arc<str> = signal.into();
+    let attempt_id = match resumed {
+        Some(id) => id,
+        None => state.new_attempt_id().await,
+    };
+    let at_work = state.at_work();
+    let attempt = NewStepAttempt::new(attempt_id, step_name, StepAttemptKind::SignalSend, None);
+    // A second sending after a crash finds the first by this key.
+    let key = format!("__signal:{}:{}", state.owner.run_id, attempt.step_name);
+    let outcome = through_chain(
+        &state,
+        &attempt,
+        name.is_some(),
+        StepPhase::Start,
+        prior_failures,
+        || StepKind::send_signal(Arc::clone(&signal), data.clone()),
+        || async {
+            let mut new = NewSignal::new(&*state.owner.namespace_id, &*signal, data.clone());
+            new.idempotency_key = Some(key);
+            new.sender = Some(state.owner.clone());
+            let run_ids = state
+                .commit(|| state.backend.send_signal(new.clone()))
+                .await;
+            Ok(StepOutcome::SignalSent { run_ids })
+        },
+    )
+    .await;
+    let result = match outcome {
+        Ok(StepOutcome::SignalSent { run_ids }) => Ok(run_ids),
+        Ok(StepOutcome::Completed { output }) => codec::decode_recipients(&output).map_err(|_| {
+            Error::of_kind(
+                ErrorKind::InvalidPayload,
+                "an interceptor's answer lists no recipients",
+            )
+        }),
+        Ok(other) => Err(unexpected_outcome(&other)),
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok(run_ids) => {
+            let output = codec::encode_recipients(run_ids.clone())?;
+            state.complete_step(&attempt, &output).await;
+            Ok(run_ids)
+        }
+        Err(error) => Err(fail_wait(&state, at_work, &attempt, prior_failures, error).await),
+    }
+}

@@ -1,0 +1,227 @@
+//! `wait_for_signal`: a wait for somebody's word.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::de::DeserializeOwned;
+use workflow_core::{Error, ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
+
+use super::{Lazy, boxed, fail_standing_wait, fail_wait, lazy_future};
+use crate::backend::{NewStepAttempt, StepAttemptKind, codec};
+use crate::execution::{
+    ExecutionState, PriorAttempts, RunningAttempt, through_chain, unexpected_outcome,
+};
+use crate::when::{When, a_year_after};
+use crate::{name, payload};
+
+/// A wait for a signal as a step; see
+/// [`WorkflowContext::wait_for_signal`](crate::WorkflowContext::wait_for_signal).
+#[must_use = "a step does nothing unless awaited"]
+pub struct WaitForSignalStep<T>(
+    Lazy<'static, Config, Result<Option<T>>>,
+    PhantomData<fn() -> T>,
+);
+
+struct Config {
+    state: Arc<ExecutionState>,
+    name: Option<String>,
+    signal: String,
+    timeout: When,
+}
+
+impl<T: DeserializeOwned + Send + 'static> WaitForSignalStep<T> {
+    pub(crate) fn new(state: Arc<ExecutionState>, signal: String) -> Self {
+        let timeout = When::A_YEAR_FROM_NOW;
+        Self(
+            Lazy::Configured(Config {
+                state,
+                name: None,
+                signal,
+                timeout,
+            }),
+            PhantomData,
+        )
+    }
+
+    /// Names the step; the default is the signal's name.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        if let Some(config) = self.0.config() {
+            config.name = Some(name.into());
+        }
+        self
+    }
+
+    /// Limits the wait; the default is a year. A wait that times out gives `None`.
+    pub fn timeout(mut self, timeout: impl Into<When>) -> Self {
+        if let Some(config) = self.0.config() {
+            config.timeout = timeout.into();
+        }
+        self
+    }
+}
+
+lazy_future! {
+    [T: DeserializeOwned + Send + 'static] WaitForSignalStep<T> => Result<Option<T>>,
+    |config| boxed(wait_for_signal(config))
+}
+
+impl<T> fmt::Debug for WaitForSignalStep<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitForSignalStep").finish_non_exhaustive()
+    }
+}
+
+async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T>> {
+    let Config {
+        state,
+        name,
+        signal,
+        timeout,
+    } = config;
+    name::validate("a signal", &signal)?;
+    let named = name.is_some();
+    let (step_name, prior) = state.enter(name.as_deref().unwrap_or(&signal))?;
+    let prior_failures = match prior {
+        PriorAttempts::Completed(output) => return decode_output(&output, &signal),
+        PriorAttempts::None => 0,
+        PriorAttempts::Open(open) => {
+            if let Some(running) = open.running {
+                return resolve(&state, step_name, named, signal, running, open.failures).await;
+            }
+            if let Some(failure) = open.last_failure
+                && !failure.error.retryable
+            {
+                state.at_rest().await;
+                let error = failure.error.to_error(ErrorKind::InvalidPayload);
+                return Err(error.with_step_name(step_name));
+            }
+            open.failures
+        }
+    };
+
+    if let Some(waiter) = state.waiter_on(&signal) {
+        let message =
+            format!("Signal \"{signal}\" is already being waited on by step \"{waiter}\"");
+        return Err(Error::of_kind(ErrorKind::InvalidArgument, message));
+    }
+    let timeout_at = timeout.resolve(state.now(), &format!("the timeout of wait {step_name:?}"))?;
+    let signal: Arc<str> = signal.into();
+    let attempt_id = state.new_attempt_id().await;
+    let at_work = state.at_work();
+    let attempt = NewStepAttempt::new(
+        attempt_id,
+        step_name,
+        StepAttemptKind::SignalWait,
+        codec::signal_wait_context(&signal, timeout_at),
+    );
+    let set_up = AtomicBool::new(false);
+    let outcome = through_chain(
+        &state,
+        &attempt,
+        named,
+        StepPhase::Start,
+        prior_failures,
+        || StepKind::wait_for_signal(Arc::clone(&signal), timeout_at),
+        || async {
+            state.begin_step(&attempt).await;
+            set_up.store(true, Ordering::Relaxed);
+            Ok(StepOutcome::Parked { until: timeout_at })
+        },
+    )
+    .await;
+    let result = match outcome {
+        Ok(StepOutcome::Parked { until }) => {
+            state.set_waiter(signal, Arc::clone(&attempt.step_name));
+            drop(at_work);
+            state.wait(attempt.id, until).await
+        }
+        Ok(StepOutcome::Completed { output }) => {
+            decode_output(&output, &signal).map(|value| (value, output))
+        }
+        Ok(StepOutcome::TimedOut) => Ok((None, Payload::NULL)),
+        Ok(other) => Err(unexpected_outcome(&other)),
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok((value, output)) => {
+            state.complete_step(&attempt, &output).await;
+            Ok(value)
+        }
+        Err(error) if set_up.into_inner() => {
+            Err(fail_standing_wait(&state, at_work, &attempt, prior_failures, error).await)
+        }
+        Err(error) => Err(fail_wait(&state, at_work, &attempt, prior_failures, error).await),
+    }
+}
+
+/// Goes on with a wait that an earlier execution set up.
+async fn resolve<T: DeserializeOwned>(
+    state: &Arc<ExecutionState>,
+    step_name: Arc<str>,
+    named: bool,
+    signal: String,
+    running: RunningAttempt,
+    prior_failures: u32,
+) -> Result<Option<T>> {
+    let timeout_at = running
+        .context
+        .timeout_at
+        .unwrap_or_else(|| a_year_after(running.created_at));
+    // A signal that came counts even after the time-out.
+    if running.signal.is_none() && state.now() < timeout_at {
+        state.wait(running.id, timeout_at).await;
+    }
+    state.clear_waiter(&signal);
+    let at_work = state.at_work();
+    let attempt = NewStepAttempt::new(running.id, step_name, StepAttemptKind::SignalWait, None);
+    let outcome = through_chain(
+        state,
+        &attempt,
+        named,
+        StepPhase::Resolve,
+        prior_failures,
+        || StepKind::wait_for_signal(signal.as_str().into(), timeout_at),
+        || async {
+            let Some(data) = &running.signal else {
+                return Ok(StepOutcome::TimedOut);
+            };
+            let output = codec::encode_signal_output(data)?;
+            decode_output::<T>(&output, &signal)?;
+            Ok(StepOutcome::Completed { output })
+        },
+    )
+    .await;
+    let result = match outcome {
+        Ok(StepOutcome::Completed { output }) => {
+            decode_output(&output, &signal).map(|value| (value, output))
+        }
+        Ok(StepOutcome::TimedOut) => Ok((None, Payload::NULL)),
+        Ok(other) => Err(unexpected_outcome(&other)),
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok((value, output)) => {
+            state.complete_step(&attempt, &output).await;
+            Ok(value)
+        }
+        Err(error) => {
+            Err(fail_standing_wait(state, at_work, &attempt, prior_failures, error).await)
+        }
+    }
+}
+
+fn decode_output<T: DeserializeOwned>(output: &Payload, signal: &str) -> Result<Option<T>> {
+    let Some(data) = codec::decode_signal_output(output)? else {
+        return Ok(None);
+    };
+    match payload::decode(&data, &format!("the data of signal {signal:?}")) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => Err(Error::of_kind(
+            ErrorKind::InvalidPayload,
+            format!("Signal schema validation failed: {error}"),
+        )
+        .non_retryable()),
+    }
+}

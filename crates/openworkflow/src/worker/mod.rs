@@ -1,0 +1,291 @@
+//! Workers: they claim runs and execute them.
+
+mod pool;
+mod registry;
+mod slot;
+mod stop;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tower::{Layer, Service};
+use workflow_core::{BoxError, Chain, Error, Interceptor, StepOutcome};
+
+use crate::backend::{Backend, BackendError};
+use crate::layer::{LayerInterceptor, StepRequest, StepService};
+use crate::workflow::Workflow;
+
+pub use stop::WorkerHandle;
+
+use registry::Registry;
+use stop::Stop;
+
+/// The protocol's lease: a worker that shows no sign of life for so long has lost its runs.
+const LEASE: Duration = Duration::from_secs(30);
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+const CONCURRENCY: usize = 10;
+
+/// What the executions of one worker share.
+struct Shared {
+    backend: Arc<dyn Backend>,
+    chain: Chain,
+    namespace_id: Arc<str>,
+    registry: Registry,
+    concurrency: usize,
+    lease: Duration,
+    stop_deadline: Duration,
+}
+
+/// Claims runs and executes them, several at a time.
+///
+/// ```no_run
+/// use openworkflow::{Sqlite, Worker, Workflow};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let greet = Workflow::new("greet", |wf, name: String| async move {
+///     wf.run("compose", || async { Ok(format!("Hello, {name}!")) }).await
+/// });
+/// let store = Sqlite::open("app.db").await?;
+/// Worker::builder(store).workflow(greet).build()?.run().await?;
+/// # Ok(()) }
+/// ```
+pub struct Worker {
+    shared: Arc<Shared>,
+}
+
+impl Worker {
+    /// Begins to set up a worker on a database.
+    pub fn builder(backend: impl Backend) -> WorkerBuilder {
+        WorkerBuilder {
+            backend: Arc::new(backend),
+            namespace_id: "default".into(),
+            workflows: Vec::new(),
+            interceptors: Vec::new(),
+            claims_unregistered: false,
+            concurrency: CONCURRENCY,
+            lease: LEASE,
+            stop_deadline: STOP_DEADLINE,
+        }
+    }
+
+    /// Works until Ctrl-C or SIGTERM, then [stops gracefully](WorkerHandle::stop). A second signal
+    /// stops hard.
+    ///
+    /// While the database is out of reach the worker keeps trying, ever more slowly. Dropping the
+    /// future is a hard stop.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Closed`] when the database was closed under the worker.
+    pub async fn run(self) -> Result<(), BackendError> {
+        self.run_until(stop::signal()).await
+    }
+
+    /// Works until `stop` resolves, then [stops gracefully](WorkerHandle::stop). Ctrl-C or SIGTERM
+    /// meanwhile stops hard, as dropping the future does.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), BackendError> {
+        let mut handle = self.start();
+        tokio::select! {
+            ended = handle.wait() => ended,
+            () = stop => tokio::select! {
+                ended = handle.stop() => ended,
+                () = stop::signal() => {
+                    handle.abort().await;
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Begins to work in a task of its own and returns at once.
+    ///
+    /// ```no_run
+    /// # async fn example(worker: openworkflow::Worker) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut handle = worker.start();
+    /// // … serve requests …
+    /// handle.stop().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, or in one without timers.
+    #[must_use = "a worker whose handle is dropped stops hard"]
+    pub fn start(self) -> WorkerHandle {
+        let stop = Stop::default();
+        let task = tokio::spawn(pool::work(self.shared, stop.clone()));
+        WorkerHandle::new(stop, task)
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("namespace_id", &self.shared.namespace_id)
+            .field("workflows", &self.shared.registry)
+            .field("interceptors", &self.shared.chain)
+            .field("concurrency", &self.shared.concurrency)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sets up a [`Worker`].
+#[must_use = "a builder does nothing until it is built"]
+pub struct WorkerBuilder {
+    backend: Arc<dyn Backend>,
+    namespace_id: Arc<str>,
+    workflows: Vec<Workflow>,
+    interceptors: Vec<Arc<dyn Interceptor>>,
+    claims_unregistered: bool,
+    concurrency: usize,
+    lease: Duration,
+    stop_deadline: Duration,
+}
+
+impl WorkerBuilder {
+    /// The namespace to work in. The default is `default`.
+    pub fn namespace(mut self, namespace_id: impl Into<Arc<str>>) -> Self {
+        self.namespace_id = namespace_id.into();
+        self
+    }
+
+    /// Registers a workflow, under exactly its name and version.
+    pub fn workflow(mut self, workflow: Workflow) -> Self {
+        self.workflows.push(workflow);
+        self
+    }
+
+    /// Adds an interceptor inside those already added: the first is the outermost, as in
+    /// `tower::ServiceBuilder`.
+    ///
+    /// ```no_run
+    /// # use openworkflow::{Interceptor, Sqlite, Worker};
+    /// # struct Audit; impl Interceptor for Audit {}
+    /// # struct Timing; impl Interceptor for Timing {}
+    /// # async fn example(store: Sqlite) -> Result<(), Box<dyn std::error::Error>> {
+    /// let worker = Worker::builder(store).interceptor(Audit).interceptor(Timing).build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Adds a tower layer around steps, inside the interceptors and layers already added.
+    ///
+    /// The layer's service is made once and shared by all steps of this worker, so that a concurrency
+    /// limit counts across runs. An error of the layer's own fails the step's attempt, which is then
+    /// retried by the step's policy. A layer that calls its service more than once (such as tower's
+    /// `retry`) does not fit: a step's body runs once per attempt.
+    ///
+    /// ```no_run
+    /// # use openworkflow::{Sqlite, Worker};
+    /// # async fn example(store: Sqlite) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use tower::limit::ConcurrencyLimitLayer;
+    /// use tower::timeout::TimeoutLayer;
+    ///
+    /// let worker = Worker::builder(store)
+    ///     .layer(ConcurrencyLimitLayer::new(8))
+    ///     .layer(TimeoutLayer::new(Duration::from_secs(60)))
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn layer<L>(self, layer: L) -> Self
+    where
+        L: Layer<StepService>,
+        L::Service: Send + 'static,
+        L::Service: for<'a> Service<
+                StepRequest<'a>,
+                Response = StepOutcome,
+                Error: Into<BoxError> + Send,
+                Future: Send,
+            >,
+    {
+        self.interceptor(LayerInterceptor::new(layer.layer(StepService::new())))
+    }
+
+    /// How many runs to execute at a time. The default is 10.
+    pub fn concurrency(mut self, runs: usize) -> Self {
+        self.concurrency = runs;
+        self
+    }
+
+    /// Whether to claim runs of workflows that are not registered too, as the TypeScript worker does.
+    ///
+    /// Such a run is put back with an error that says so and looked at again after 5 s, 10 s, … up to
+    /// 5 minutes. By default it is not touched: a worker that has the workflow may come.
+    pub fn claim_unregistered(mut self, claims: bool) -> Self {
+        self.claims_unregistered = claims;
+        self
+    }
+
+    /// How long a claim holds without a sign of life, and so how long after a worker's death another
+    /// takes its runs over. The default is the protocol's 30 s; a sign of life is given at half time.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// How long a graceful stop waits for executions before it gives their runs back. The default is
+    /// 30 s.
+    pub fn stop_deadline(mut self, deadline: Duration) -> Self {
+        self.stop_deadline = deadline;
+        self
+    }
+
+    /// Makes the worker.
+    ///
+    /// # Errors
+    ///
+    /// Where a workflow is registered twice, a name is empty or too long, a retry policy makes no
+    /// sense, the concurrency is 0 or the lease shorter than 100 ms.
+    pub fn build(self) -> Result<Worker, BuildError> {
+        if self.concurrency == 0 {
+            return Err(BuildError(
+                "the concurrency is 0; a worker needs at least 1".into(),
+            ));
+        }
+        if self.lease < Duration::from_millis(100) {
+            let lease = self.lease;
+            return Err(BuildError(format!(
+                "the lease of {lease:?} is too short; use 100 ms or more"
+            )));
+        }
+        let registry = Registry::new(self.workflows, self.claims_unregistered)
+            .map_err(|error: Error| BuildError(error.message().to_owned()))?;
+        Ok(Worker {
+            shared: Arc::new(Shared {
+                backend: self.backend,
+                chain: Chain::new(self.interceptors),
+                namespace_id: self.namespace_id,
+                registry,
+                concurrency: self.concurrency,
+                lease: self.lease,
+                stop_deadline: self.stop_deadline,
+            }),
+        })
+    }
+}
+
+impl fmt::Debug for WorkerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerBuilder")
+            .field("namespace_id", &self.namespace_id)
+            .field("workflows", &self.workflows)
+            .field("interceptors", &self.interceptors.len())
+            .field("concurrency", &self.concurrency)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A worker cannot be made as it was set up.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot build the worker: {0}")]
+pub struct BuildError(String);

@@ -1,0 +1,171 @@
+//! The loop that claims runs for the slots that are free.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinSet;
+
+use super::stop::{Stop, Urgency};
+use super::{Shared, slot};
+use crate::backend::{BackendError, BackendResult, Claim, ClaimedRun};
+use crate::execution::new_id;
+
+const POLL_MIN: Duration = Duration::from_millis(100);
+const POLL_MAX: Duration = Duration::from_secs(1);
+/// How long a hard stop waits for executions to be dropped. They are at once, unless user code blocks
+/// its thread.
+const ABORT_DEADLINE: Duration = Duration::from_millis(20);
+/// How long giving runs back may take once their executions are dropped.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(5);
+
+pub(super) async fn work(shared: Arc<Shared>, stop: Stop) -> BackendResult<()> {
+    let mut free: Vec<Arc<str>> = (0..shared.concurrency).map(|_| new_id()).collect();
+    let mut executions: JoinSet<Arc<str>> = JoinSet::new();
+    let ended = claim_until_stopped(&shared, &stop, &mut free, &mut executions).await;
+    drain(&shared, &stop, executions).await;
+    ended
+}
+
+async fn claim_until_stopped(
+    shared: &Arc<Shared>,
+    stop: &Stop,
+    free: &mut Vec<Arc<str>>,
+    executions: &mut JoinSet<Arc<str>>,
+) -> BackendResult<()> {
+    let wakeups = shared.backend.wakeups();
+    let clock = shared.backend.clock();
+    let mut empty_polls = 0;
+    while stop.urgency() < Urgency::Draining {
+        while let Some(ended) = executions.try_join_next() {
+            free.push(slot_of(ended));
+        }
+        if free.is_empty() {
+            tokio::select! {
+                () = stop.reached(Urgency::Draining) => {}
+                Some(ended) = executions.join_next() => free.push(slot_of(ended)),
+            }
+            continue;
+        }
+
+        // Both listen from here on, so that nothing is missed that happens during the claim.
+        let mut news = std::pin::pin!(wakeups.work());
+        let mut moved = std::pin::pin!(clock.moved());
+        let asked = free.len();
+        let Some(claimed) = claim(shared, stop, free).await else {
+            return Ok(());
+        };
+        match claimed {
+            Ok(claimed) => {
+                empty_polls = if claimed.is_empty() {
+                    empty_polls + 1
+                } else {
+                    0
+                };
+                let all = claimed.len() >= asked;
+                for run in claimed {
+                    free.retain(|slot| **slot != *run.worker_id);
+                    let shared = Arc::clone(shared);
+                    executions.spawn(slot::execute(shared, stop.clone(), run));
+                }
+                if all {
+                    continue;
+                }
+            }
+            Err(BackendError::Closed) => return Err(BackendError::Closed),
+            Err(error) => {
+                tracing::warn!(%error, "cannot claim runs; trying again");
+                empty_polls += 1;
+            }
+        }
+
+        let mut poll = std::pin::pin!(tokio::time::sleep(poll_delay(empty_polls)));
+        loop {
+            let due_changed = wakeups.due_changed();
+            let due = wakeups.next_due(clock.now());
+            tokio::select! {
+                () = stop.reached(Urgency::Draining) => break,
+                () = &mut poll => break,
+                () = &mut news => break,
+                () = &mut moved => break,
+                () = until(shared, due) => break,
+                () = due_changed => {}
+                Some(ended) = executions.join_next() => free.push(slot_of(ended)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Claims runs for the slots that are free. A claim under way when the worker is to stop is waited
+/// for, since what it claims would otherwise be left until its lease runs out; `None` if the database
+/// does not answer.
+async fn claim(
+    shared: &Shared,
+    stop: &Stop,
+    free: &[Arc<str>],
+) -> Option<BackendResult<Vec<ClaimedRun>>> {
+    let claim = Claim::new(
+        Arc::clone(&shared.namespace_id),
+        free.to_vec(),
+        shared.registry.claimable(),
+        shared.lease,
+    );
+    let too_late = async {
+        stop.reached(Urgency::Draining).await;
+        tokio::time::sleep(RELEASE_DEADLINE).await;
+    };
+    tokio::select! {
+        biased;
+        claimed = shared.backend.claim_runs(claim) => Some(claimed),
+        () = too_late => None,
+        () = stop.reached(Urgency::Aborting) => None,
+    }
+}
+
+async fn until(shared: &Shared, due: Option<SystemTime>) {
+    match due {
+        None => std::future::pending().await,
+        Some(due) => {
+            let now = shared.backend.clock().now();
+            // Due times have whole milliseconds; a claim a moment too early would find nothing.
+            let wait = due.duration_since(now).unwrap_or_default() + Duration::from_millis(1);
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// Backs off from 100 ms to 1 s, with jitter so that workers do not march in step.
+fn poll_delay(empty_polls: u32) -> Duration {
+    let doublings = empty_polls.saturating_sub(1).min(10);
+    let delay = (POLL_MIN * 2_u32.pow(doublings)).min(POLL_MAX);
+    let jitter = f64::from(uuid::Uuid::new_v4().as_fields().0) / f64::from(u32::MAX);
+    delay.mul_f64(0.5 + jitter / 2.0)
+}
+
+/// The worker id of an execution that ended. One that panicked despite all containment gives its
+/// slot a new id, since its run may still be claimed under the old one.
+fn slot_of(ended: Result<Arc<str>, tokio::task::JoinError>) -> Arc<str> {
+    ended.unwrap_or_else(|error| {
+        tracing::error!(%error, "an execution panicked outside of user code");
+        new_id()
+    })
+}
+
+async fn drain(shared: &Shared, stop: &Stop, mut executions: JoinSet<Arc<str>>) {
+    async fn all(executions: &mut JoinSet<Arc<str>>) {
+        while executions.join_next().await.is_some() {}
+    }
+    tokio::select! {
+        () = all(&mut executions) => return,
+        () = tokio::time::sleep(shared.stop_deadline) => {}
+        () = stop.reached(Urgency::Releasing) => {}
+    }
+    stop.request(Urgency::Releasing);
+    // Where the database does not answer, the rest is dropped and the leases run out.
+    tokio::select! {
+        () = all(&mut executions) => return,
+        () = tokio::time::sleep(RELEASE_DEADLINE) => {}
+        () = stop.reached(Urgency::Aborting) => {}
+    }
+    let _ = tokio::time::timeout(ABORT_DEADLINE, all(&mut executions)).await;
+}

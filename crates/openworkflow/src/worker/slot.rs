@@ -1,0 +1,352 @@
+//! One claimed run in one slot: from the claim to the write that ends the execution.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use workflow_core::{
+    Error, ErrorKind, Event, ExecuteRun, Execution, ExecutionOutcome, Interruption, Result, RunInfo,
+};
+
+use super::Shared;
+use super::registry::describe;
+use super::stop::{Stop, Urgency};
+use crate::backend::{
+    BackendError, BackendResult, ClaimedRun, ExecutionEnd, Owner, WorkflowKey, WorkflowRun, codec,
+};
+use crate::context::WorkflowContext;
+use crate::execution::{Driver, DriverEnd, ExecutionState, StepHistory, retry_transient};
+use crate::retry::{RetryDecision, RetryPolicy};
+use crate::workflow::Workflow;
+
+/// How long a run that this worker cannot execute is left alone.
+const UNREGISTERED_RETRY: RetryPolicy = RetryPolicy::unlimited()
+    .initial_interval(Duration::from_secs(5))
+    .maximum_interval(Duration::from_secs(300));
+
+/// Executes a claimed run and returns the worker id of the slot.
+pub(super) async fn execute(shared: Arc<Shared>, stop: Stop, claimed: ClaimedRun) -> Arc<str> {
+    let worker_id: Arc<str> = claimed.worker_id.into();
+    let owner = Owner::new(
+        Arc::clone(&shared.namespace_id),
+        claimed.id.as_str(),
+        Arc::clone(&worker_id),
+    );
+    let run = match claimed.run {
+        Ok(run) => run,
+        Err(error) => {
+            put_back(&shared, &owner, claimed.attempts, &error).await;
+            return worker_id;
+        }
+    };
+    let history = if run.attempts > 1 {
+        let load = || shared.backend.load_history(&run.namespace_id, &run.id);
+        match retry_transient(load).await {
+            Ok(history) => StepHistory::new(history),
+            Err(error) => {
+                put_back(&shared, &owner, run.attempts, &error).await;
+                return worker_id;
+            }
+        }
+    } else {
+        // The first claim: nobody can have written a step.
+        StepHistory::default()
+    };
+    SlotRun {
+        shared,
+        stop,
+        owner,
+        run,
+        taken_over: claimed.taken_over,
+    }
+    .execute(history)
+    .await;
+    worker_id
+}
+
+/// Puts a run back whose rows cannot be read. Somebody may repair them.
+async fn put_back(shared: &Shared, owner: &Owner, attempts: u32, error: &BackendError) {
+    tracing::error!(run_id = &*owner.run_id, %error, "cannot read the run; it is put back");
+    let at = shared.backend.clock().now() + UNREGISTERED_RETRY.delay(attempts);
+    let error = codec::encode_error(&Error::of_kind(ErrorKind::Backend, error.to_string()));
+    let end = ExecutionEnd::Retry {
+        error,
+        at,
+        waits: Vec::new(),
+    };
+    let written = retry_transient(|| shared.backend.end_execution(owner, end.clone())).await;
+    report_unwritten(owner, written);
+}
+
+fn report_unwritten(owner: &Owner, written: BackendResult<()>) {
+    match written {
+        Ok(()) => {}
+        Err(BackendError::OwnershipLost { .. }) => {
+            tracing::debug!(
+                run_id = &*owner.run_id,
+                "the run was taken away before its last write"
+            );
+        }
+        Err(error) => {
+            tracing::error!(
+                run_id = &*owner.run_id,
+                %error,
+                "cannot write the end of the execution; the run is left until its lease runs out"
+            );
+        }
+    }
+}
+
+struct SlotRun {
+    shared: Arc<Shared>,
+    stop: Stop,
+    owner: Owner,
+    run: WorkflowRun,
+    taken_over: bool,
+}
+
+impl SlotRun {
+    async fn execute(mut self, history: StepHistory) {
+        let backend = &self.shared.backend;
+        let mut info = RunInfo::new(
+            Arc::clone(&self.owner.namespace_id),
+            Arc::clone(&self.owner.run_id),
+            self.run.workflow_name.as_str(),
+        )
+        .with_carrier(std::mem::take(&mut self.run.carrier));
+        if let Some(version) = &self.run.version {
+            info = info.with_workflow_version(version.as_str());
+        }
+        let execution = Arc::new(Execution::new(
+            info,
+            self.run.attempts,
+            history.len() > 0,
+            Arc::clone(&self.owner.worker_id),
+            backend.clock().now(),
+        ));
+        let state = Arc::new(ExecutionState::new(
+            Arc::clone(&execution),
+            Arc::clone(backend),
+            self.shared.chain.clone(),
+            self.owner.clone(),
+            self.run.created_at,
+            self.run.deadline_at,
+            self.taken_over,
+            history,
+        ));
+        let waits = Mutex::new(Vec::new());
+        let ended = {
+            let chain = &self.shared.chain;
+            let input = std::mem::take(&mut self.run.input);
+            let call = ExecuteRun::new(Arc::clone(&execution), input);
+            let outcome = chain.call(call, |call| async {
+                state.complete_elapsed_sleeps().await;
+                Ok(self.run_code(&state, call, &waits).await)
+            });
+            // Declared before the guard, so that the guard is dropped first and its reason is known
+            // to the hooks that are dropped with the future.
+            let mut outcome = Some(Box::pin(outcome));
+            let _aborted = AbortGuard(&execution);
+            let ended = match &mut outcome {
+                None => return,
+                Some(outcome) => tokio::select! {
+                    biased;
+                    reason = self.interrupted(&state) => Err(reason),
+                    outcome = outcome => Ok(outcome),
+                },
+            };
+            if let Err(reason) = ended {
+                execution.interrupt(reason);
+                // A destructor of user code or of an interceptor may panic.
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(outcome.take()))) {
+                    let error = Error::from_panic(&*panic);
+                    tracing::error!(run_id = self.run.id, %error, "a dropped execution panicked");
+                }
+            }
+            ended
+        };
+        let waits = waits.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match ended {
+            Ok(outcome) => self.finish(&execution, outcome, waits).await,
+            Err(reason) => self.after_interruption(&execution, reason).await,
+        }
+    }
+
+    /// Runs the workflow's code and decides what follows.
+    async fn run_code(
+        &self,
+        state: &Arc<ExecutionState>,
+        call: ExecuteRun,
+        waits: &Mutex<Vec<Arc<str>>>,
+    ) -> ExecutionOutcome {
+        let key = WorkflowKey::new(&*self.run.workflow_name, self.run.version.clone());
+        let Some(workflow) = self.shared.registry.get(&key) else {
+            let message = format!("{} is not registered", describe(&key));
+            let error = Error::of_kind(ErrorKind::NotRegistered, message);
+            return self.decide_unless_overdue(&UNREGISTERED_RETRY, error);
+        };
+        let code = start_code(workflow, state, call);
+        let (outcome, waiting) = match Driver::new(Arc::clone(state), code).await {
+            DriverEnd::Returned(Ok(output)) => (ExecutionOutcome::Completed { output }, Vec::new()),
+            DriverEnd::Returned(Err(error)) => (self.decide(workflow, error), Vec::new()),
+            DriverEnd::Fatal(error) => (ExecutionOutcome::Failed { error }, Vec::new()),
+            DriverEnd::Waiting { until, waits } => (ExecutionOutcome::Parked { until }, waits),
+            DriverEnd::Retrying { error, at, waits } => {
+                (ExecutionOutcome::Retrying { error, at }, waits)
+            }
+        };
+        *waits.lock().unwrap_or_else(PoisonError::into_inner) = waiting;
+        outcome
+    }
+
+    /// What follows an error of the workflow's own, or of a step that failed for good.
+    fn decide(&self, workflow: &Workflow, error: Error) -> ExecutionOutcome {
+        if error.step_name().is_some() {
+            return ExecutionOutcome::Failed { error };
+        }
+        let now = self.now();
+        let decision = workflow.retry_policy().decide(
+            self.run.attempts,
+            &error,
+            now,
+            self.run.deadline_at,
+            now,
+        );
+        match decision {
+            RetryDecision::RetryAt(at) => ExecutionOutcome::Retrying { error, at },
+            RetryDecision::GiveUp => ExecutionOutcome::Failed { error },
+            RetryDecision::DeadlinePassed => ExecutionOutcome::Failed {
+                error: codec::deadline_error(),
+            },
+        }
+    }
+
+    /// Tries again without a limit, unless the run's deadline comes first.
+    fn decide_unless_overdue(&self, policy: &RetryPolicy, error: Error) -> ExecutionOutcome {
+        let now = self.now();
+        match policy.decide(self.run.attempts, &error, now, self.run.deadline_at, now) {
+            RetryDecision::RetryAt(at) => ExecutionOutcome::Retrying { error, at },
+            RetryDecision::GiveUp => ExecutionOutcome::Failed { error },
+            RetryDecision::DeadlinePassed => ExecutionOutcome::Failed {
+                error: codec::deadline_error(),
+            },
+        }
+    }
+
+    fn now(&self) -> SystemTime {
+        self.shared.backend.clock().now()
+    }
+
+    /// Resolves when the execution is to be dropped: the run is no longer ours, or the worker stops.
+    async fn interrupted(&self, state: &ExecutionState) -> Interruption {
+        tokio::select! {
+            reason = state.interrupted() => reason,
+            reason = self.keep_lease() => reason,
+            () = self.stop.reached(Urgency::Releasing) => Interruption::WorkerStopped,
+        }
+    }
+
+    /// Extends the lease at half time. Resolves when the run is no longer ours.
+    async fn keep_lease(&self) -> Interruption {
+        loop {
+            tokio::time::sleep(self.shared.lease / 2).await;
+            match self
+                .shared
+                .backend
+                .extend_lease(&self.owner, self.shared.lease)
+                .await
+            {
+                Ok(()) => {}
+                Err(BackendError::OwnershipLost { reason }) => return reason,
+                Err(error) => {
+                    tracing::warn!(run_id = self.run.id, %error, "cannot extend the lease");
+                }
+            }
+        }
+    }
+
+    async fn finish(
+        &self,
+        execution: &Execution,
+        outcome: Result<ExecutionOutcome>,
+        waits: Vec<Arc<str>>,
+    ) {
+        // An error is an interceptor's: not the workflow's failure, so not its policy's to count.
+        let outcome =
+            outcome.unwrap_or_else(|error| self.decide_unless_overdue(&INTERCEPTOR_RETRY, error));
+        let end = match outcome {
+            ExecutionOutcome::Completed { output } => ExecutionEnd::Complete { output },
+            ExecutionOutcome::Failed { error } => ExecutionEnd::Fail {
+                error: codec::encode_error(&error),
+            },
+            ExecutionOutcome::Retrying { error, at } => ExecutionEnd::Retry {
+                error: codec::encode_error(&error),
+                at,
+                waits,
+            },
+            ExecutionOutcome::Parked { until } => ExecutionEnd::Park { until, waits },
+            other => {
+                tracing::error!(
+                    run_id = self.run.id,
+                    ?other,
+                    "an outcome that cannot be written"
+                );
+                return;
+            }
+        };
+        let backend = &self.shared.backend;
+        let written = retry_transient(|| backend.end_execution(&self.owner, end.clone())).await;
+        if let Err(BackendError::OwnershipLost { reason }) = &written {
+            self.shared
+                .chain
+                .event(&Event::execution_interrupted(execution, *reason));
+        }
+        report_unwritten(&self.owner, written);
+    }
+
+    async fn after_interruption(&self, execution: &Execution, reason: Interruption) {
+        tracing::debug!(
+            run_id = self.run.id,
+            reason = reason.as_str(),
+            "execution interrupted"
+        );
+        self.shared
+            .chain
+            .event(&Event::execution_interrupted(execution, reason));
+        if reason == Interruption::WorkerStopped && self.stop.urgency() < Urgency::Aborting {
+            // Due at once, so that another worker need not wait for the lease to run out.
+            let release = ExecutionEnd::Park {
+                until: self.now(),
+                waits: Vec::new(),
+            };
+            let backend = &self.shared.backend;
+            let written = backend.end_execution(&self.owner, release).await;
+            report_unwritten(&self.owner, written);
+        }
+    }
+}
+
+/// How an execution is tried again that an interceptor refused or broke.
+const INTERCEPTOR_RETRY: RetryPolicy = RetryPolicy::unlimited();
+
+fn start_code(
+    workflow: &Workflow,
+    state: &Arc<ExecutionState>,
+    call: ExecuteRun,
+) -> workflow_core::BoxFuture<'static, Result<workflow_core::Payload>> {
+    let context = WorkflowContext::new(Arc::clone(state));
+    // User code may panic before it returns a future.
+    match catch_unwind(AssertUnwindSafe(|| workflow.call(context, call.input))) {
+        Ok(code) => code,
+        Err(panic) => Box::pin(std::future::ready(Err(Error::from_panic(&*panic)))),
+    }
+}
+
+/// Gives the reason where a task is dropped from outside, as at a hard stop.
+struct AbortGuard<'a>(&'a Execution);
+
+impl Drop for AbortGuard<'_> {
+    fn drop(&mut self) {
+        self.0.interrupt(Interruption::WorkerStopped);
+    }
+}

@@ -1,0 +1,170 @@
+//! How a worker is asked to stop.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::backend::BackendError;
+
+/// How urgently a worker is to stop.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Urgency {
+    #[default]
+    Working,
+    /// Claim nothing more.
+    Draining,
+    /// Drop what is under way and give it back.
+    Releasing,
+    /// Drop what is under way and write nothing.
+    Aborting,
+}
+
+/// The request to stop, shared by a worker and its executions.
+#[derive(Debug, Clone)]
+pub(super) struct Stop(Arc<watch::Sender<Urgency>>);
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(Urgency::Working)))
+    }
+}
+
+impl Stop {
+    pub(super) fn request(&self, urgency: Urgency) {
+        self.0.send_if_modified(|current| {
+            let more_urgent = urgency > *current;
+            *current = urgency.max(*current);
+            more_urgent
+        });
+    }
+
+    pub(super) fn urgency(&self) -> Urgency {
+        *self.0.borrow()
+    }
+
+    /// Resolves once the urgency is at least `urgency`.
+    pub(super) async fn reached(&self, urgency: Urgency) {
+        let mut changes = self.0.subscribe();
+        // The sender lives as long as `self`, so this waits for the value alone.
+        let _ = changes.wait_for(|current| *current >= urgency).await;
+    }
+}
+
+/// A worker at work. Dropping it is a hard stop.
+pub struct WorkerHandle {
+    stop: Stop,
+    task: Option<JoinHandle<Result<(), BackendError>>>,
+}
+
+impl WorkerHandle {
+    pub(super) fn new(stop: Stop, task: JoinHandle<Result<(), BackendError>>) -> Self {
+        Self {
+            stop,
+            task: Some(task),
+        }
+    }
+
+    /// Stops gracefully: claims nothing more, lets what is under way finish or park, and after the
+    /// [stop deadline](super::WorkerBuilder::stop_deadline) drops the rest and gives those runs back,
+    /// so that another worker can claim them at once. Returns when all is done. If the future is
+    /// dropped, the worker goes on stopping.
+    ///
+    /// # Errors
+    ///
+    /// As [`Worker::run`](super::Worker::run).
+    ///
+    /// # Panics
+    ///
+    /// As [`wait`](Self::wait).
+    pub async fn stop(&mut self) -> Result<(), BackendError> {
+        self.stop.request(Urgency::Draining);
+        self.wait().await
+    }
+
+    /// Stops hard, as a crash would: drops everything under way and writes nothing. Other workers
+    /// take the runs over when their lease has run out. If the future is dropped, the worker stops all
+    /// the same.
+    ///
+    /// # Panics
+    ///
+    /// As [`wait`](Self::wait).
+    pub async fn abort(&mut self) {
+        self.stop.request(Urgency::Aborting);
+        // What the worker would say of its end does not matter to who pulls the plug.
+        let _ = self.wait().await;
+    }
+
+    /// Waits until the worker has stopped. Dropping the future is harmless. Once it has returned, it
+    /// returns `Ok` at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Worker::run`](super::Worker::run), and [`BackendError::Closed`] when the runtime shuts
+    /// down under the worker.
+    ///
+    /// # Panics
+    ///
+    /// If the worker's own task panicked, a defect of this library: with what it panicked with. Panics
+    /// of workflows, steps and interceptors do not get here.
+    pub async fn wait(&mut self) -> Result<(), BackendError> {
+        let Some(task) = &mut self.task else {
+            return Ok(());
+        };
+        let ended = task.await;
+        self.task = None;
+        match ended {
+            Ok(result) => result,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down.
+                Err(_) => Err(BackendError::Closed),
+            },
+        }
+    }
+}
+
+impl Drop for WorkerHandle {
+    fn drop(&mut self) {
+        self.stop.request(Urgency::Aborting);
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+impl fmt::Debug for WorkerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerHandle")
+            .field("stop", &self.stop.urgency())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Resolves on Ctrl-C, or SIGTERM where there is one.
+pub(super) async fn signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            },
+            Err(error) => {
+                tracing::warn!(%error, "cannot listen for SIGTERM");
+                listen_for_ctrl_c().await;
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    listen_for_ctrl_c().await;
+}
+
+async fn listen_for_ctrl_c() {
+    if let Err(error) = tokio::signal::ctrl_c().await {
+        tracing::warn!(%error, "cannot listen for Ctrl-C; stop the worker by its handle");
+        std::future::pending::<()>().await;
+    }
+}
