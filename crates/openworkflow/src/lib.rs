@@ -41,6 +41,10 @@
 //! - `otel`: OpenTelemetry traces, as `openworkflow::otel`. `otel-tracing` adds the bridge to the
 //!   `tracing` crate, `otel-testing` the kit for tests of traces.
 
+// So that the support of the integration tests serves unit tests too.
+#[cfg(all(test, feature = "postgres"))]
+extern crate self as openworkflow;
+
 pub mod backend;
 mod client;
 mod clock;
