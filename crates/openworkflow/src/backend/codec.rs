@@ -134,28 +134,56 @@ pub(crate) fn encode_error(error: &Error) -> String {
     json.unwrap_or_else(|_| r#"{"message":"the error could not be written as JSON"}"#.to_owned())
 }
 
-/// The JSON text of a step's error. What is not to be tried again says so, in a member that other
-/// SDKs pass over: a later execution must not take it for an error that another attempt may mend.
-pub(crate) fn encode_step_error(error: &Error) -> String {
+/// The JSON text of a step's error. Its kind, where it is not the `usual` one of such a step, and that
+/// it is not to be tried again are in members that other SDKs pass over: the error must be the same
+/// to the workflow's code whenever it is told of it.
+pub(crate) fn encode_step_error(error: &Error, usual: ErrorKind) -> String {
     let mut json = encode_error(error);
+    if error.kind() != usual && json.pop().is_some() {
+        json.push_str(&format!(r#","kind":"{}"}}"#, error.kind().as_str()));
+    }
     if !error.is_retryable() && json.pop().is_some() {
         json.push_str(r#","retryable":false}"#);
     }
     json
 }
 
+/// The kind that [`ErrorKind::as_str`] names so.
+fn decode_error_kind(text: &str) -> Option<ErrorKind> {
+    [
+        ErrorKind::Application,
+        ErrorKind::Panic,
+        ErrorKind::Timeout,
+        ErrorKind::ChildFailed,
+        ErrorKind::ChildCanceled,
+        ErrorKind::InvalidPayload,
+        ErrorKind::InvalidArgument,
+        ErrorKind::Rejected,
+        ErrorKind::StepLimitExceeded,
+        ErrorKind::DeadlineExceeded,
+        ErrorKind::NotRegistered,
+        ErrorKind::Backend,
+    ]
+    .into_iter()
+    .find(|kind| kind.as_str() == text)
+}
+
 /// Reads the JSON text of an error, whatever it holds.
 pub(crate) fn decode_error(json: &str) -> StoredError {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
     match serde_json::from_str::<Value>(json) {
-        Ok(Value::Object(members)) => StoredError::new(
-            text(members.get("name")),
-            text(members.get("message")).unwrap_or_default(),
-            text(members.get("stack")),
-            members.get("retryable") != Some(&Value::Bool(false)),
-        ),
-        Ok(Value::String(message)) => StoredError::new(None, message, None, true),
-        _ => StoredError::new(None, json.to_owned(), None, true),
+        Ok(Value::Object(members)) => {
+            let kind = members.get("kind").and_then(Value::as_str);
+            StoredError::new(
+                text(members.get("name")),
+                text(members.get("message")).unwrap_or_default(),
+                text(members.get("stack")),
+                members.get("retryable") != Some(&Value::Bool(false)),
+                kind.and_then(decode_error_kind),
+            )
+        }
+        Ok(Value::String(message)) => StoredError::new(None, message, None, true, None),
+        _ => StoredError::new(None, json.to_owned(), None, true, None),
     }
 }
 

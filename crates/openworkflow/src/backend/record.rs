@@ -269,6 +269,8 @@ pub struct StoredError {
     pub stack: Option<String>,
     /// Whether another attempt may help. Only failures of steps say otherwise.
     pub retryable: bool,
+    /// The kind, where the one who stored it said so.
+    kind: Option<ErrorKind>,
 }
 
 impl StoredError {
@@ -283,19 +285,22 @@ impl StoredError {
         message: String,
         stack: Option<String>,
         retryable: bool,
+        kind: Option<ErrorKind>,
     ) -> Self {
         Self {
             name,
             message,
             stack,
             retryable,
+            kind,
         }
     }
 
-    /// This failure as an error of `kind`.
-    pub(crate) fn to_error(&self, kind: ErrorKind) -> Error {
+    /// This failure as an error of its kind, or the `usual` one where none is stored.
+    pub(crate) fn to_error(&self, usual: ErrorKind) -> Error {
         let name = self.name.clone().unwrap_or_else(|| "Error".to_owned());
-        let mut error = Error::new(name, self.message.clone()).with_kind(kind);
+        let mut error =
+            Error::new(name, self.message.clone()).with_kind(self.kind.unwrap_or(usual));
         if !self.retryable {
             error = error.non_retryable();
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use workflow_core::Payload;
+use workflow_core::{ErrorKind, Payload};
 
 use crate::backend::codec::{self, WaitContext};
 use crate::backend::{ChildRun, History, StepAttempt, StepAttemptKind, StepStatus, StoredError};
@@ -129,6 +129,16 @@ impl StepHistory {
             }
         }
         *step = PriorAttempts::Open(open);
+    }
+
+    /// The kind of a step's error where none is stored: by far the most frequent one, and what is
+    /// assumed of errors that other SDKs stored.
+    pub(crate) fn usual_error(kind: &StepAttemptKind) -> ErrorKind {
+        match kind {
+            StepAttemptKind::Workflow => ErrorKind::ChildFailed,
+            StepAttemptKind::SignalWait => ErrorKind::InvalidPayload,
+            _ => ErrorKind::Application,
+        }
     }
 
     /// The number of attempts, for the limit.

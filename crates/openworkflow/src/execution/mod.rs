@@ -25,7 +25,7 @@ use crate::backend::{
 use crate::name::{self, StepNames};
 
 pub(crate) use driver::{Driver, DriverEnd};
-pub(crate) use history::{PriorAttempts, RunningAttempt, StepHistory};
+pub(crate) use history::{OpenStep, PriorAttempts, RunningAttempt, StepHistory};
 
 use driver::DriverWaker;
 
@@ -277,7 +277,8 @@ impl ExecutionState {
     }
 
     pub(crate) async fn fail_step(&self, attempt: &NewStepAttempt, error: &Error) {
-        let error = codec::encode_step_error(error);
+        let usual = StepHistory::usual_error(&attempt.kind);
+        let error = codec::encode_step_error(error, usual);
         self.commit(|| {
             let ended = EndedStep::new(attempt.clone(), Err(error.clone()));
             self.backend.end_step(&self.owner, ended)
