@@ -2,8 +2,12 @@
 //! which (see the crate's documentation).
 
 mod children;
+mod client;
+mod deadlines;
 mod golden;
+mod limits;
 mod parallel;
+mod retries;
 mod signals;
 mod steps;
 
