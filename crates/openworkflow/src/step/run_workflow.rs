@@ -153,11 +153,11 @@ async fn set_up<O: DeserializeOwned>(
     unlinked: Option<Arc<str>>,
     prior_failures: u32,
 ) -> Result<O> {
-    let at_work = state.at_work();
     let attempt_id = match unlinked {
         Some(id) => id,
         None => state.new_attempt_id().await,
     };
+    let at_work = state.at_work();
     let attempt = NewStepAttempt::new(
         attempt_id,
         step_name,
