@@ -25,7 +25,7 @@ use crate::backend::{
 use crate::name::{self, StepNames};
 
 pub(crate) use driver::{Driver, DriverEnd};
-pub(crate) use history::{PriorAttempts, RunningAttempt, StepHistory};
+pub(crate) use history::{OpenStep, PriorAttempts, RunningAttempt, StepHistory};
 
 use driver::DriverWaker;
 

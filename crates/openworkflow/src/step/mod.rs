@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use workflow_core::{BoxFuture, Error, Result};
+use workflow_core::{BoxFuture, Error, ErrorKind, Result};
 
 use crate::backend::NewStepAttempt;
-use crate::execution::{AtWork, ExecutionState};
+use crate::execution::{AtWork, ExecutionState, OpenStep};
 use crate::retry::{RetryDecision, RetryPolicy};
 
 pub use run::RunStep;
@@ -118,6 +118,15 @@ pub(crate) async fn fail_wait(
     let now = state.now();
     let decision = STEP_RETRY.decide(prior_failures + 1, &error, now, state.deadline_at, now);
     after_failure(state, at_work, &attempt.step_name, error, decision).await
+}
+
+/// The error with which a step other than a function failed for good in an earlier execution, if it
+/// did. Workflow code that caught it then must get it again.
+pub(crate) fn failed_for_good(open: &OpenStep, usual: ErrorKind) -> Option<Error> {
+    let failure = open.last_failure.as_ref()?;
+    let error = failure.error.to_error(usual);
+    let decision = STEP_RETRY.decide(open.failures, &error, failure.at, None, failure.at);
+    (decision == RetryDecision::GiveUp).then_some(error)
 }
 
 /// Follows the failure of a wait whose row is written and stays as it is where an interceptor failed

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use workflow_core::{Error, ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
 
-use super::{Lazy, boxed, fail_wait, lazy_future};
+use super::{Lazy, boxed, fail_wait, failed_for_good, lazy_future};
 use crate::backend::{NewSignal, NewStepAttempt, StepAttemptKind, codec};
 use crate::execution::{ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
 use crate::name;
@@ -62,7 +62,15 @@ async fn send_signal(config: Config) -> Result<Vec<String>> {
     let (prior_failures, resumed) = match prior {
         PriorAttempts::Completed(output) => return codec::decode_recipients(&output),
         PriorAttempts::None => (0, None),
-        PriorAttempts::Open(open) => (open.failures, open.running.map(|running| running.id)),
+        PriorAttempts::Open(open) => {
+            if open.running.is_none()
+                && let Some(error) = failed_for_good(&open, ErrorKind::Application)
+            {
+                state.at_rest().await;
+                return Err(error.with_step_name(step_name));
+            }
+            (open.failures, open.running.map(|running| running.id))
+        }
     };
 
     let signal: Arc<str> = signal.into();
