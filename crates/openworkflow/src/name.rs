@@ -1,6 +1,6 @@
 //! What workflows, steps and signals may be called, and how repeated step names are told apart.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use workflow_core::{Error, ErrorKind, Result};
@@ -35,7 +35,8 @@ pub(crate) fn validate_key(key: &str) -> Result<()> {
 /// The step names used in one execution.
 #[derive(Debug, Default)]
 pub(crate) struct StepNames {
-    used: HashSet<Arc<str>>,
+    /// With how many were used before.
+    used: HashMap<Arc<str>, usize>,
     repeats: HashMap<Arc<str>, u32>,
 }
 
@@ -43,19 +44,26 @@ impl StepNames {
     /// The first use of a name keeps it; later uses get `name:1`, `name:2`, …, passing over names
     /// that are used already.
     pub(crate) fn resolve(&mut self, base: &str) -> Arc<str> {
-        if !self.used.contains(base) {
+        let place = self.used.len();
+        if !self.used.contains_key(base) {
             let name: Arc<str> = base.into();
-            self.used.insert(Arc::clone(&name));
+            self.used.insert(Arc::clone(&name), place);
             return name;
         }
         let repeat = self.repeats.entry(base.into()).or_default();
         loop {
             *repeat += 1;
             let name: Arc<str> = format!("{base}:{repeat}").into();
-            if self.used.insert(Arc::clone(&name)) {
+            if !self.used.contains_key(&name) {
+                self.used.insert(Arc::clone(&name), place);
                 return name;
             }
         }
+    }
+
+    /// Where a name stands in the order in which they were used; an unknown one at the end.
+    pub(crate) fn place(&self, name: &str) -> usize {
+        self.used.get(name).copied().unwrap_or(usize::MAX)
     }
 }
 

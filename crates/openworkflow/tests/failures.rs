@@ -3,11 +3,12 @@
 #![cfg(feature = "sqlite")]
 
 use std::collections::HashSet;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join};
 use futures_util::stream::FuturesUnordered;
 use openworkflow::backend::RunStatus;
 use openworkflow::{
@@ -80,6 +81,37 @@ async fn a_failure_that_nobody_hears_of_any_more_does_not_keep_the_run() -> Fall
     });
     let (_worker, run) = start(workflow).await?;
     assert_eq!(run.result_within(PATIENCE).await?, "done");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_failure_sets_to_work_is_done_before_the_next_is_told() -> Fallible {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let begins = Arc::clone(&begun);
+    let workflow = WORKFLOW.implement(move |wf, ()| {
+        let begins = Arc::clone(&begins);
+        async move {
+            let refused = || async { Err::<(), _>(Error::new("Refused", "no").non_retryable()) };
+            let mends = async {
+                let failed = wf.run("first-fails", refused).await.is_err();
+                wf.run("mends", || async {
+                    begins.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(30)).await;
+                    Ok(failed)
+                })
+                .await
+            };
+            let joined = try_join(mends, wf.run("second-fails", refused)).await;
+            wf.sleep("later", Duration::from_millis(1)).await?;
+            Ok(joined
+                .err()
+                .and_then(|error| error.step_name().map(str::to_owned))
+                .unwrap_or_default())
+        }
+    });
+    let (_worker, run) = start(workflow).await?;
+    assert_eq!(run.result_within(PATIENCE).await?, "second-fails");
+    assert_eq!(begun.load(Ordering::Relaxed), 1);
     Ok(())
 }
 

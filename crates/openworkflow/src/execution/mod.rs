@@ -74,8 +74,11 @@ enum Pending {
     },
 }
 
-#[derive(Default)]
+/// A failure that is to be told to user code.
 struct Held {
+    /// Where its step stands in the order of the code.
+    place: usize,
+    /// Whether it may be told, and who waits for that.
     released: Mutex<(bool, Option<Waker>)>,
 }
 
@@ -210,10 +213,22 @@ impl ExecutionState {
 
     /// Resolves once no step is at work. A failure is told to user code only then, so that
     /// `try_join!` does not drop the steps beside it halfway.
-    pub(crate) async fn at_rest(&self) {
-        let held = Arc::new(Held::default());
-        self.lock().held.push(Arc::clone(&held));
+    pub(crate) async fn at_rest(&self, step_name: &str) {
+        let held = {
+            let mut inner = self.lock();
+            let held = Arc::new(Held {
+                place: inner.names.place(step_name),
+                released: Mutex::default(),
+            });
+            inner.held.push(Arc::clone(&held));
+            held
+        };
         self.driver.wake();
+        // User code may drop the step, before or after it may be told.
+        let _hearing = Hearing {
+            state: self,
+            held: &held,
+        };
         std::future::poll_fn(|cx| {
             let mut released = held.released.lock().unwrap_or_else(PoisonError::into_inner);
             if released.0 {
@@ -309,6 +324,29 @@ impl Drop for AtWork {
         if idle {
             self.0.driver.wake();
         }
+    }
+}
+
+/// Somebody waits to be told of a failure while this lives. From its release until then the failure
+/// counts as at work: the run does not park before user code has heard of it.
+struct Hearing<'a> {
+    state: &'a ExecutionState,
+    held: &'a Arc<Held>,
+}
+
+impl Drop for Hearing<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.state.lock();
+        inner.held.retain(|held| !Arc::ptr_eq(held, self.held));
+        let released = self
+            .held
+            .released
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        inner.at_work -= usize::from(released.0);
+        drop(released);
+        drop(inner);
+        self.state.driver.wake();
     }
 }
 

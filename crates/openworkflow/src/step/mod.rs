@@ -98,7 +98,7 @@ pub(crate) async fn after_failure(
                 .await
         }
         RetryDecision::GiveUp => {
-            state.at_rest().await;
+            state.at_rest(step_name).await;
             error
         }
     }

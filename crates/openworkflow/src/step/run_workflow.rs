@@ -122,7 +122,7 @@ async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
                 if let Some(failure) = &open.last_failure
                     && failure.had_child
                 {
-                    state.at_rest().await;
+                    state.at_rest(&step_name).await;
                     let error = failure
                         .error
                         .to_error(ErrorKind::ChildFailed)
@@ -130,7 +130,7 @@ async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
                     return Err(error.with_step_name(step_name));
                 }
                 if let Some(error) = failed_for_good(&open, ErrorKind::Application) {
-                    state.at_rest().await;
+                    state.at_rest(&step_name).await;
                     return Err(error.with_step_name(step_name));
                 }
                 (open.failures, None)

@@ -66,7 +66,7 @@ async fn send_signal(config: Config) -> Result<Vec<String>> {
             if open.running.is_none()
                 && let Some(error) = failed_for_good(&open, ErrorKind::Application)
             {
-                state.at_rest().await;
+                state.at_rest(&step_name).await;
                 return Err(error.with_step_name(step_name));
             }
             (open.failures, open.running.map(|running| running.id))

@@ -49,7 +49,7 @@ async fn sleep(config: Config) -> Result<()> {
                 state.wait(Arc::clone(&running.id), resume_at).await;
             }
             if let Some(error) = failed_for_good(&open, ErrorKind::Application) {
-                state.at_rest().await;
+                state.at_rest(&name).await;
                 return Err(error.with_step_name(name));
             }
             open.failures

@@ -91,7 +91,7 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
                 return resolve(&state, step_name, named, signal, running, open.failures).await;
             }
             if let Some(error) = failed_for_good(&open, ErrorKind::InvalidPayload) {
-                state.at_rest().await;
+                state.at_rest(&step_name).await;
                 return Err(error.with_step_name(step_name));
             }
             open.failures
