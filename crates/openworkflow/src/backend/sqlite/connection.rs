@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::super::{BackendError, BackendResult};
@@ -191,6 +192,8 @@ impl Opener<'_> {
     fn configure(&self, conn: &Connection) -> rusqlite::Result<()> {
         conn.busy_timeout(self.settings.busy_timeout)?;
         conn.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+        // A plan for any values, rather than a new one whenever a claim asks with another time.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         conn.execute_batch("PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;")
     }
 
