@@ -38,7 +38,8 @@
 //!
 //! - `sqlite` (default): the embedded backend.
 //! - `otel`: OpenTelemetry traces, as `openworkflow::otel`. `otel-tracing` adds the bridge to the
-//!   `tracing` crate, `otel-testing` the kit for tests of traces.
+//!   `tracing` crate, `otel-otlp` export to collectors and hosted backends, `otel-http` trace context
+//!   in HTTP requests, `otel-testing` the kit for tests of traces.
 
 pub mod backend;
 mod client;
