@@ -62,11 +62,14 @@ impl Clock {
         }
     }
 
-    /// Ends when a manual clock is moved; never for the system's.
-    pub(crate) async fn moved(&self) {
-        match &self.0 {
-            None => std::future::pending().await,
-            Some(manual) => manual.moved.notified().await,
+    /// Ends when a manual clock is moved; never for the system's. It listens from the moment it is made.
+    pub(crate) fn moved(&self) -> impl Future<Output = ()> + '_ {
+        let moved = self.0.as_ref().map(|manual| manual.moved.notified());
+        async {
+            match moved {
+                None => std::future::pending().await,
+                Some(moved) => moved.await,
+            }
         }
     }
 }

@@ -31,12 +31,13 @@
 //! - Writing workflows: [`Workflow`], [`WorkflowSpec`], [`WorkflowContext`], [`RetryPolicy`].
 //! - Starting and watching them: [`Client`], [`RunHandle`].
 //! - Running them: [`Worker`], with [`Interceptor`]s and tower layers around every step.
-//! - Where they live: [`Sqlite`], and the [`backend`] module for a database of another kind.
+//! - Where they live: [`Sqlite`], `Postgres`, and the [`backend`] module for a database of another kind.
 //! - Seeing them: the feature `otel`, whose `OtelInterceptor` makes one trace of each run.
 //!
 //! # Features
 //!
 //! - `sqlite` (default): the embedded backend.
+//! - `postgres`: the backend on a PostgreSQL server, for many workers.
 //! - `otel`: OpenTelemetry traces, as `openworkflow::otel`. `otel-tracing` adds the bridge to the
 //!   `tracing` crate, `otel-otlp` export to collectors and hosted backends, `otel-http` trace context
 //!   in HTTP requests, `otel-testing` the kit for tests of traces.
@@ -56,6 +57,8 @@ mod worker;
 mod workflow;
 
 pub use async_trait::async_trait;
+#[cfg(feature = "postgres")]
+pub use backend::{Postgres, PostgresOptions};
 #[cfg(feature = "sqlite")]
 pub use backend::{Sqlite, SqliteOptions};
 pub use client::{

@@ -105,7 +105,7 @@ pub(crate) fn step_name(call: &StepCall) -> String {
             name(operation::STEP_WAIT_FOR_SIGNAL, &call.name)
         }
         StepKind::WaitForSignal { .. } => operation::STEP_WAIT_FOR_SIGNAL.to_owned(),
-        other => name(&name("step", other.as_str()).replace(' ', "."), &call.name),
+        other => format!("step.{} {}", other.as_str(), call.name),
     }
 }
 

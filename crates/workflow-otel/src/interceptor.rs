@@ -17,7 +17,7 @@ use crate::config::{Config, OtelInterceptorBuilder, SpanSelection, TraceMode};
 use crate::losses::{LossCounters, Losses};
 use crate::names::operation;
 use crate::propagation::{usable_parent, without_span};
-use crate::scope::{Own, RunScope, StepScope, is_recorded};
+use crate::scope::{Own, RunScope, StepScope};
 use crate::span::{OpenSpan, Scoped, Subject};
 use crate::tracer::{StartSpan, Started};
 
@@ -213,6 +213,8 @@ impl Inner {
             started = self.start(&*tracer, span.with_attributes(all), &base);
         }
         let recording = started.as_ref().is_some_and(|started| started.recording);
+        let unrecorded = started.as_ref().filter(|started| !started.recording);
+        let unrecorded = unrecorded.map(|started| started.cx.span().span_context().span_id());
         let scope = Arc::new(RunScope {
             execution: Arc::clone(execution),
             span_id: started.as_ref().map_or(SpanId::INVALID, |started| {
@@ -222,6 +224,7 @@ impl Inner {
             tracer,
             selection,
             attributes,
+            unrecorded,
             dropping: AtomicBool::new(false),
         });
         let cx = scope.put(&started.map_or(base, |started| started.cx));
@@ -245,7 +248,7 @@ impl Inner {
         let scope = Arc::clone(RunScope::of(&parent)?);
         // A step is recorded where its execution is. Under one that is not it would be an orphan, so
         // no sampler is asked and nothing is built for it.
-        let started = if scope.selection == SpanSelection::All && is_recorded(&parent) {
+        let started = if scope.selection == SpanSelection::All && scope.is_recorded(&parent) {
             let attributes = call::step_attributes(call, &scope.attributes);
             let attributes = self.with_extra(attributes, SpanCall::Step(call));
             let span = SpanBuilder::from_name(call::step_name(call))

@@ -58,3 +58,8 @@ pub use names::{attribute, operation};
 pub use otlp::init;
 pub use processor::RunAttributesProcessor;
 pub use {opentelemetry, opentelemetry_sdk};
+
+/// The examples on the page about tracing.
+#[cfg(all(doctest, feature = "testing", feature = "tracing"))]
+#[doc = include_str!("../../../docs/tracing.md")]
+struct TracingPage;

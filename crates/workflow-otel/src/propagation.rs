@@ -84,13 +84,17 @@ impl Propagation {
             // A propagator is free to look at the current context, whatever it was told.
             let _clean = Context::new().attach();
             self.with(|propagator| {
-                propagator.extract_with_context(&Context::new(), &Values(carrier))
+                let names_trace = propagator
+                    .fields()
+                    .filter(|field| !["tracestate", "baggage"].contains(field))
+                    .any(|field| carrier.get(field).is_some());
+                let cx = propagator.extract_with_context(&Context::new(), &Values(carrier));
+                (cx, names_trace)
             })
         });
-        let cx = extracted.unwrap_or_default();
-        let named_a_trace = carrier.get("traceparent").is_some();
+        let (cx, names_trace) = extracted.unwrap_or_default();
         if carrier.unreadable() > 0
-            || (named_a_trace && !cx.span().span_context().is_valid())
+            || (names_trace && !cx.span().span_context().is_valid())
             || carrier.iter().any(|(_, v)| v.len() > MAX_VALUE_BYTES)
         {
             losses.carrier();

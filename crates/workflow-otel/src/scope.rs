@@ -24,6 +24,8 @@ pub(crate) struct RunScope {
     pub(crate) selection: SpanSelection,
     /// The attributes that the execution's steps begin with.
     pub(crate) attributes: Vec<KeyValue>,
+    /// The execution's span, where that is in a trace but records nothing.
+    pub(crate) unrecorded: Option<SpanId>,
     /// Set when the execution is dropped, before its steps are.
     pub(crate) dropping: AtomicBool,
 }
@@ -36,6 +38,17 @@ impl RunScope {
 
     pub(crate) fn is(&self, owner: usize, execution: &Arc<Execution>) -> bool {
         self.owner == owner && Arc::ptr_eq(&self.execution, execution)
+    }
+
+    /// Whether a span under that of `cx`, a context inside the execution, can be part of a tree that is
+    /// recorded.
+    pub(crate) fn is_recorded(&self, cx: &Context) -> bool {
+        let span = cx.span();
+        let span_context = span.span_context();
+        span_context.is_valid()
+            && (span_context.is_sampled() || span.is_recording())
+            // Without an SDK the execution's span says of itself what its parent says.
+            && self.unrecorded != Some(span_context.span_id())
     }
 
     pub(crate) fn put(self: &Arc<Self>, cx: &Context) -> Context {
@@ -59,13 +72,6 @@ impl StepScope {
     pub(crate) fn wanted() -> bool {
         STEP_SCOPES.load(Ordering::Relaxed)
     }
-}
-
-/// Whether a span under the span of `cx` can be part of a tree that is recorded.
-pub(crate) fn is_recorded(cx: &Context) -> bool {
-    let span = cx.span();
-    let span_context = span.span_context();
-    span_context.is_valid() && (span_context.is_sampled() || span.is_recording())
 }
 
 thread_local! {

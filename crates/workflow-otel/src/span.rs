@@ -40,15 +40,15 @@ pub(crate) struct OpenSpan<'a> {
 
 impl OpenSpan<'_> {
     /// Ends the span as the call ended.
-    fn end(&mut self, ending: &Ending<'_>) {
+    fn end(&mut self, ending: Ending<'_>) {
         if !std::mem::take(&mut self.recording) {
             return;
         }
         let Inner { config, losses, .. } = self.inner;
         let described = losses.contain(|| {
             let span = self.cx.span();
-            for attribute in ending.attributes.iter().flatten() {
-                span.set_attribute(attribute.clone());
+            for attribute in ending.attributes.into_iter().flatten() {
+                span.set_attribute(attribute);
             }
             if let Some(error) = ending.error {
                 let error_type = error.error_type().to_owned();
@@ -104,7 +104,7 @@ impl OpenSpan<'_> {
                 }
             }
         };
-        self.end(&ending);
+        self.end(ending);
     }
 }
 
@@ -167,7 +167,8 @@ impl<C: Concluded> Future for Scoped<'_, '_, C> {
             result
         };
         if this.open.recording {
-            this.open.end(&C::conclude(&result, &this.open.subject));
+            let ending = C::conclude(&result, &this.open.subject);
+            this.open.end(ending);
         }
         Poll::Ready(result)
     }

@@ -17,7 +17,10 @@ use support::*;
 use tracing::Instrument;
 use tracing::instrument::WithSubscriber;
 use tracing_subscriber::prelude::*;
-use workflow_core::{Execution, Result, RunInfo, StepKind, StepOutcome};
+use workflow_core::{
+    BoxFuture, Chain, Error, Execution, Interceptor, Next, ParentStep, Result, RunInfo, StepCall,
+    StepKind, StepOutcome,
+};
 use workflow_otel::testing::SpanCollector;
 use workflow_otel::{OtelInterceptor, tracing_layer};
 
@@ -188,6 +191,10 @@ async fn the_worker_s_own_tracing_span_is_no_parent() {
         let stored = app.engine.create(run("order", "run-A"), None).await;
         app.execute(&stored, || async {
             instrumented().await;
+            // Inside, because the innermost wins: the current `tracing` span is the worker's.
+            let task = async { instrumented().await }.with_current_context();
+            let task = task.in_current_span().with_current_subscriber();
+            tokio::spawn(task).await.unwrap();
             done()
         })
         .instrument(worker)
@@ -200,6 +207,8 @@ async fn the_worker_s_own_tracing_span_is_no_parent() {
         workflow.start order
         └── workflow.execute order
             └── step.run charge
+                ├── instrumented
+                │   └── deeper
                 └── instrumented
                     └── deeper
         worker.loop
@@ -238,35 +247,76 @@ async fn spawned_tasks_belong_to_the_step_with_its_context() {
     );
 }
 
-/// A step of which the workflow ran in a task that it spawned without the context.
+/// What a workflow does in a task that it spawned without the context.
 #[tokio::test]
-async fn a_step_in_a_bare_task_belongs_to_its_execution() {
-    let app = app();
-    let app = Arc::new(app);
+async fn steps_and_children_of_a_bare_task_belong_to_the_execution() {
+    let app = Arc::new(app());
     let stored = app.engine.create(run("order", "run-A"), None).await;
     let (in_task, spans) = (Arc::clone(&app), app.spans.clone());
     let workflow = |e: Arc<Execution>| async move {
         let task = tokio::spawn(async move {
             let call = step(&e, "charge", StepKind::Run);
-            let child = step(&e, "ship", StepKind::Run);
-            let step = in_task.engine.step(call, || async {
+            let body = || async {
                 in_task.tracer.in_span("in the step", |_| {});
                 done()
-            });
-            step.await?;
-            in_task.engine.step(child, || async { done() }).await
+            };
+            in_task.engine.step(call, body).await?;
+            // The child is created in another task than its step is.
+            let parent = ParentStep::new(e, "ship".into(), "attempt".into());
+            let child = run("ship", "run-B");
+            Ok::<_, Error>(in_task.engine.create(child, Some(parent)).await)
         });
-        task.await.unwrap()?;
+        let child = task.await.unwrap()?;
+        let execution = Context::current().span().span_context().span_id();
+        let parent = child.carrier.get("traceparent").unwrap();
+        assert!(parent.contains(&execution.to_string()), "{parent}");
         Ok(completed())
     };
     app.engine.execute(&stored, 1, workflow).await.unwrap();
+    spans.assert_sound();
     spans.tree().assert_eq(
         "
         workflow.start order
         └── workflow.execute order
-            ├── step.run charge
-            │   └── in the step
-            └── step.run ship
+            └── step.run charge
+                └── in the step
+        ",
+    );
+}
+
+/// A hook written by hand works before it returns its future; that is in the step too.
+#[tokio::test]
+async fn inner_interceptors_nest() {
+    struct Auditing(SdkTracer);
+    impl Interceptor for Auditing {
+        fn step<'life0, 'life1, 'async_trait>(
+            &'life0 self,
+            call: StepCall,
+            next: Next<'life1, StepCall>,
+        ) -> BoxFuture<'async_trait, Result<StepOutcome>>
+        where
+            'life0: 'async_trait,
+            'life1: 'async_trait,
+            Self: 'async_trait,
+        {
+            self.0.in_span("audit", |_| {});
+            next.run(call).boxed()
+        }
+    }
+    let mut app = app();
+    let otel = OtelInterceptor::builder().tracer_provider(&app.provider);
+    let auditing = Auditing(app.tracer.clone());
+    app.engine = Engine(Chain::new([
+        Arc::new(otel.build()) as Arc<dyn Interceptor>,
+        Arc::new(auditing),
+    ]));
+    app.run(|| async { done() }).await;
+    app.spans.tree().assert_eq(
+        "
+        workflow.start order
+        └── workflow.execute order
+            └── step.run charge
+                └── audit
         ",
     );
 }

@@ -52,9 +52,12 @@ fn expect(spans: &SpanCollector, expected: &str) {
 /// The span of an execution that ends so.
 fn of_execution(outcome: impl FnOnce() -> Result<ExecutionOutcome> + Send, expected: &str) {
     let (engine, spans) = engine();
-    let execution = engine.execute_as(execution(1), |_| async { outcome() });
-    drop(block_on(execution));
+    let execution = execution(1);
+    let ended = engine.execute_as(Arc::clone(&execution), |_| async { outcome() });
+    drop(block_on(ended));
     expect(&spans, expected);
+    // Nothing of it is kept.
+    assert_eq!(Arc::strong_count(&execution), 1);
 }
 
 #[test]
@@ -141,6 +144,8 @@ fn of_interruption(reason: Option<Interruption>, expected: &str) {
     }
     drop(future);
     expect(&spans, expected);
+    // Nothing of it is kept.
+    assert_eq!(Arc::strong_count(&execution), 1);
 }
 
 #[test]
@@ -198,6 +203,25 @@ fn a_step_that_the_workflow_gives_up_is_no_error() {
         ├── step.run slow [internal] unset {step.outcome=canceled}
         └── step.run fast [internal] ok {step.outcome=completed}
         ",
+    );
+}
+
+#[test]
+fn a_step_answered_from_history_leaves_no_trace() {
+    let (engine, spans) = engine();
+    let workflow = |e: Arc<Execution>| {
+        let engine = &engine;
+        async move {
+            engine
+                .0
+                .event(&workflow_core::Event::step_replayed(&e, "charge"));
+            Ok(completed())
+        }
+    };
+    block_on(engine.execute_as(execution(2), workflow)).unwrap();
+    expect(
+        &spans,
+        "workflow.execute order [consumer] ok {workflow.outcome=completed}",
     );
 }
 

@@ -4,9 +4,13 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::executor::block_on;
 use opentelemetry::baggage::BaggageExt;
+use opentelemetry::propagation::text_map_propagator::FieldIter;
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use opentelemetry::trace::noop::NoopTracerProvider;
 use opentelemetry::trace::{
     FutureExt, Link, SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId,
     TraceState, Tracer, TracerProvider,
@@ -19,7 +23,7 @@ use support::*;
 use workflow_core::{Carrier, Execution, RunInfo, StepKind};
 use workflow_otel::testing::SpanCollector;
 use workflow_otel::{
-    BaggagePolicy, OtelInterceptor, OtelInterceptorBuilder, SpanSelection, TraceMode,
+    BaggagePolicy, OtelInterceptor, OtelInterceptorBuilder, SpanCall, SpanSelection, TraceMode,
 };
 
 struct Traced {
@@ -108,6 +112,42 @@ fn without_a_caller_the_start_is_the_root() {
                                 └── tape
         ",
     );
+}
+
+#[test]
+fn a_caller_s_span_that_is_none_is_no_caller() {
+    // What a provider that was shut down leaves in the context.
+    let none = Context::new().with_remote_span_context(SpanContext::NONE);
+    let caller = none.with_baggage([KeyValue::new("tenant", "acme")]);
+    let traced = traced();
+    let create = traced.engine.create(run("order", "run-A"), None);
+    let order = block_on(create.with_context(caller));
+    traced.spans.tree().assert_eq("workflow.start order");
+    assert_eq!(order.carrier.get("baggage"), Some("tenant=acme"));
+}
+
+#[test]
+fn nothing_is_built_for_steps_that_nobody_records() {
+    let steps = Arc::new(AtomicUsize::new(0));
+    let counting = |otel: OtelInterceptorBuilder| {
+        let steps = Arc::clone(&steps);
+        otel.attributes(move |call| {
+            if matches!(call, SpanCall::Step(_)) {
+                steps.fetch_add(1, Ordering::Relaxed);
+            }
+            Vec::new()
+        })
+    };
+    let sampled = carried(&[("traceparent", PARENT)]);
+    let unsampled = carried(&[("traceparent", &*PARENT.replace("-01", "-00"))]);
+    let traced = traced_with(counting);
+    block_on(traced.execute(&unsampled, None));
+    assert_eq!(steps.load(Ordering::Relaxed), 0);
+    block_on(traced.execute(&sampled, None));
+    assert_eq!(steps.load(Ordering::Relaxed), 1);
+    let no_op = traced_with(|otel| counting(otel).tracer_provider(&NoopTracerProvider::new()));
+    block_on(no_op.execute(&sampled, None));
+    assert_eq!(steps.load(Ordering::Relaxed), 1);
 }
 
 #[test]
@@ -486,6 +526,82 @@ fn a_carrier_given_with_the_call_names_the_caller() {
     assert!(stored.contains(&start.span_context.span_id().to_string()));
     assert_eq!(order.carrier.get("tracestate"), Some("a=b"));
     assert_eq!(order.carrier.get("mine"), Some("kept"));
+}
+
+#[test]
+fn what_a_given_carrier_said_is_not_mixed_with_what_is_stored() {
+    let traced = traced_with(|otel| otel.baggage(BaggagePolicy::none()));
+    let given = carried(&[("traceparent", PARENT), ("baggage", "tenant=acme")]);
+    let order = block_on(traced.engine.create(given, None));
+    assert_eq!(order.carrier.get("baggage"), None);
+    let given = carried(&[("traceparent", "garbage"), ("tracestate", "a=b")]);
+    let order = block_on(traced.engine.create(given, None));
+    assert_ne!(order.carrier.get("traceparent"), Some("garbage"));
+    assert_eq!(order.carrier.get("tracestate"), None);
+}
+
+#[test]
+fn a_given_carrier_without_a_trace_leaves_the_caller_as_it_is() {
+    let traced = traced();
+    let given = carried(&[("mine", "kept")]);
+    let order = traced.in_span("caller", traced.engine.create(given, None));
+    traced
+        .spans
+        .tree()
+        .assert_eq("caller\n└── workflow.start order");
+    assert_eq!(order.carrier.get("mine"), Some("kept"));
+}
+
+#[test]
+fn huge_values_are_not_even_parsed() {
+    #[derive(Debug)]
+    struct Patient;
+    impl TextMapPropagator for Patient {
+        fn inject_context(&self, _: &Context, _: &mut dyn Injector) {}
+
+        fn extract_with_context(&self, cx: &Context, carrier: &dyn Extractor) -> Context {
+            assert_eq!(carrier.get("fits").map(str::len), Some(16_384));
+            assert_eq!(carrier.get("huge"), None);
+            cx.clone()
+        }
+
+        fn fields(&self) -> FieldIter<'_> {
+            FieldIter::new(&[])
+        }
+    }
+    let traced = traced_with(|otel| otel.propagator(Patient));
+    let (fits, huge) = ("x".repeat(16_384), "x".repeat(16_385));
+    block_on(traced.execute(&carried(&[("fits", &fits), ("huge", &huge)]), None));
+    let losses = traced.otel.losses();
+    assert_eq!((losses.panics, losses.carriers), (0, 1));
+}
+
+#[test]
+fn a_propagator_that_prefers_the_current_context_does_not_get_it() {
+    #[derive(Debug)]
+    struct Ambient;
+    impl TextMapPropagator for Ambient {
+        fn inject_context(&self, _: &Context, _: &mut dyn Injector) {}
+
+        fn extract_with_context(&self, _: &Context, _: &dyn Extractor) -> Context {
+            Context::current()
+        }
+
+        fn fields(&self) -> FieldIter<'_> {
+            FieldIter::new(&[])
+        }
+    }
+    let traced = traced_with(|otel| otel.propagator(Ambient));
+    let order = carried(&[("traceparent", PARENT)]);
+    traced.in_span("worker", traced.execute(&order, None));
+    traced.spans.tree().assert_eq(
+        "
+        worker
+        workflow.execute order
+        └── step.run pack
+            └── tape
+        ",
+    );
 }
 
 #[test]

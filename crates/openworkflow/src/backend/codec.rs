@@ -134,14 +134,38 @@ pub(crate) fn encode_error(error: &Error) -> String {
     json.unwrap_or_else(|_| r#"{"message":"the error could not be written as JSON"}"#.to_owned())
 }
 
-/// The JSON text of a step's error. What is not to be tried again says so, in a member that other
-/// SDKs pass over: a later execution must not take it for an error that another attempt may mend.
+/// The JSON text of a step's error. Its kind, and that it is not to be tried again, stand in members
+/// that other SDKs pass over: user code that caught the error must see the same one at replay.
 pub(crate) fn encode_step_error(error: &Error) -> String {
     let mut json = encode_error(error);
+    let kind = error.kind();
+    if kind != ErrorKind::Application && json.pop().is_some() {
+        json.push_str(&format!(r#","kind":"{kind}"}}"#));
+    }
     if !error.is_retryable() && json.pop().is_some() {
         json.push_str(r#","retryable":false}"#);
     }
     json
+}
+
+/// The kind that a step's error was stored with.
+fn decode_kind(text: &str) -> Option<ErrorKind> {
+    use ErrorKind as K;
+    [
+        K::Panic,
+        K::Timeout,
+        K::ChildFailed,
+        K::ChildCanceled,
+        K::InvalidPayload,
+        K::InvalidArgument,
+        K::Rejected,
+        K::StepLimitExceeded,
+        K::DeadlineExceeded,
+        K::NotRegistered,
+        K::Backend,
+    ]
+    .into_iter()
+    .find(|kind| kind.as_str() == text)
 }
 
 /// Reads the JSON text of an error, whatever it holds.
@@ -153,6 +177,12 @@ pub(crate) fn decode_error(json: &str) -> StoredError {
             text(members.get("message")).unwrap_or_default(),
             text(members.get("stack")),
             members.get("retryable") != Some(&Value::Bool(false)),
+        )
+        .with_kind(
+            members
+                .get("kind")
+                .and_then(Value::as_str)
+                .and_then(decode_kind),
         ),
         Ok(Value::String(message)) => StoredError::new(None, message, None, true),
         _ => StoredError::new(None, json.to_owned(), None, true),

@@ -3,6 +3,8 @@
 pub(crate) mod codec;
 mod error;
 mod page;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod record;
 mod request;
 #[cfg(feature = "sqlite")]
@@ -15,6 +17,8 @@ use async_trait::async_trait;
 
 pub use error::BackendError;
 pub use page::{Cursor, Page};
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresOptions, TlsMode};
 pub use record::{
     ChildRun, ClaimedRun, History, RunCounts, RunStatus, StepAttempt, StepAttemptKind, StepStatus,
     StoredError, WorkflowRun,

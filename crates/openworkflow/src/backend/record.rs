@@ -269,6 +269,8 @@ pub struct StoredError {
     pub stack: Option<String>,
     /// Whether another attempt may help. Only failures of steps say otherwise.
     pub retryable: bool,
+    /// What failed, where a step of this library did and it was not the user's own error.
+    pub kind: Option<ErrorKind>,
 }
 
 impl StoredError {
@@ -289,12 +291,19 @@ impl StoredError {
             message,
             stack,
             retryable,
+            kind: None,
         }
     }
 
-    /// This failure as an error of `kind`.
+    pub(crate) fn with_kind(mut self, kind: Option<ErrorKind>) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// This failure as an error of the kind it was stored with, else of `kind`.
     pub(crate) fn to_error(&self, kind: ErrorKind) -> Error {
         let name = self.name.clone().unwrap_or_else(|| "Error".to_owned());
+        let kind = self.kind.unwrap_or(kind);
         let mut error = Error::new(name, self.message.clone()).with_kind(kind);
         if !self.retryable {
             error = error.non_retryable();

@@ -4,12 +4,13 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 
-/// How many future due times are remembered; the rest is found by polling.
+/// How many future due times are remembered, and how far ahead; the rest is found by polling.
 const REMEMBERED_DUE_TIMES: usize = 10_000;
+const HORIZON: Duration = Duration::from_secs(3600);
 
 /// Where a backend says what it committed, and where workers and handles of the same process hear
 /// of it. Only a matter of latency: everything here is found by polling too.
@@ -32,6 +33,9 @@ impl Wakeups {
     pub fn work_due(&self, at: SystemTime, now: SystemTime) {
         if at <= now {
             self.work.notify_waiters();
+            return;
+        }
+        if at > now + HORIZON {
             return;
         }
         let mut due = lock(&self.due);

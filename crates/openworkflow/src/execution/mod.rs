@@ -144,7 +144,8 @@ impl ExecutionState {
         AtWork(Arc::clone(self))
     }
 
-    /// The id of a new attempt. Never resolves where the run has reached the limit: it then fails.
+    /// The id of a new attempt. Never resolves where the run has reached the limit: it then fails,
+    /// once no step is [at work](Self::at_work). So ask for it before being so oneself.
     pub(crate) async fn new_attempt_id(&self) -> Arc<str> {
         let within_limit = {
             let mut inner = self.lock();

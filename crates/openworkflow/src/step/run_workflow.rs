@@ -149,11 +149,11 @@ async fn set_up<O: DeserializeOwned>(
     unlinked: Option<Arc<str>>,
     prior_failures: u32,
 ) -> Result<O> {
-    let at_work = state.at_work();
     let attempt_id = match unlinked {
         Some(id) => id,
         None => state.new_attempt_id().await,
     };
+    let at_work = state.at_work();
     let attempt = NewStepAttempt::new(
         attempt_id,
         step_name,
@@ -340,7 +340,9 @@ fn outcome_of(
             }));
         }
         RunStatus::Failed => match &run.error {
-            Some(error) => error.to_error(ErrorKind::ChildFailed),
+            Some(error) => error
+                .to_error(ErrorKind::ChildFailed)
+                .with_kind(ErrorKind::ChildFailed),
             None => Error::of_kind(
                 ErrorKind::ChildFailed,
                 format!("Child workflow run \"{}\" failed", run.id),

@@ -66,11 +66,11 @@ async fn send_signal(config: Config) -> Result<Vec<String>> {
     };
 
     let signal: Arc<str> = signal.into();
-    let at_work = state.at_work();
     let attempt_id = match resumed {
         Some(id) => id,
         None => state.new_attempt_id().await,
     };
+    let at_work = state.at_work();
     let attempt = NewStepAttempt::new(attempt_id, step_name, StepAttemptKind::SignalSend, None);
     // A second sending after a crash finds the first by this key.
     let key = format!("__signal:{}:{}", state.owner.run_id, attempt.step_name);

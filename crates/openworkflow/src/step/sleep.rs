@@ -53,9 +53,10 @@ async fn sleep(config: Config) -> Result<()> {
     };
 
     let resume_at = until.resolve(state.now(), &format!("sleep {name:?}"))?;
+    let attempt_id = state.new_attempt_id().await;
     let at_work = state.at_work();
     let attempt = NewStepAttempt::new(
-        state.new_attempt_id().await,
+        attempt_id,
         name,
         StepAttemptKind::Sleep,
         codec::sleep_context(resume_at),

@@ -108,9 +108,10 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
     }
     let timeout_at = timeout.resolve(state.now(), &format!("the timeout of wait {step_name:?}"))?;
     let signal: Arc<str> = signal.into();
+    let attempt_id = state.new_attempt_id().await;
     let at_work = state.at_work();
     let attempt = NewStepAttempt::new(
-        state.new_attempt_id().await,
+        attempt_id,
         step_name,
         StepAttemptKind::SignalWait,
         codec::signal_wait_context(&signal, timeout_at),

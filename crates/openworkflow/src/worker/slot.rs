@@ -226,9 +226,10 @@ impl SlotRun {
         let now = self.now();
         match policy.decide(self.run.attempts, &error, now, self.run.deadline_at, now) {
             RetryDecision::RetryAt(at) => ExecutionOutcome::Retrying { error, at },
-            RetryDecision::GiveUp | RetryDecision::DeadlinePassed => {
-                ExecutionOutcome::Failed { error }
-            }
+            RetryDecision::GiveUp => ExecutionOutcome::Failed { error },
+            RetryDecision::DeadlinePassed => ExecutionOutcome::Failed {
+                error: codec::deadline_error(),
+            },
         }
     }
 
