@@ -65,8 +65,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     worker.stop().await?;
     println!("{receipt:?}\n\n{}", spans.tree());
     if let Some(telemetry) = telemetry {
-        telemetry.shutdown(Duration::from_secs(10)).await?;
-        println!("{} spans were exported", spans.spans().len());
+        let spans = telemetry.shutdown(Duration::from_secs(10)).await?;
+        println!("{} spans were exported", spans.exported);
     }
     Ok(())
 }

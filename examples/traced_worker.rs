@@ -35,9 +35,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Waits for the task: the span of a call that was interrupted is ended too.
     let _ = orders.await;
 
-    let before = telemetry.stats();
-    telemetry.shutdown(Duration::from_secs(10)).await?;
-    println!("stopped; {} spans were lost", before.lost());
+    let spans = telemetry.shutdown(Duration::from_secs(10)).await?;
+    println!(
+        "{} spans were exported, {} lost",
+        spans.exported,
+        spans.lost()
+    );
     Ok(())
 }
 

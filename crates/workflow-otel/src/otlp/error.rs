@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::ExportStats;
+
 /// Telemetry cannot be set up as it was asked for. No message repeats a header or a key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,9 +49,10 @@ impl InitError {
 #[non_exhaustive]
 #[error("{spans} spans could not be delivered on shutdown: {reason}")]
 pub struct ShutdownError {
-    /// How many spans were given up on shutdown. Those lost before are in
-    /// [`ExportStats`](super::ExportStats).
+    /// How many spans were given up, or refused, on shutdown.
     pub spans: u64,
     /// Why, in words.
     pub reason: String,
+    /// What became of all spans, those lost before the shutdown included.
+    pub stats: ExportStats,
 }

@@ -128,10 +128,12 @@ pub(super) struct Queue {
 
 enum Command {
     Flush(Reply<()>),
-    Stop(Instant, Reply<Result<(), ShutdownError>>),
+    Stop(Instant, Reply<Stopped>),
     Timer(Instant, oneshot::Sender<()>),
 }
 
+/// How a stop ended; `Ok` where nothing was lost on the way out.
+type Stopped = Result<ExportStats, ShutdownError>;
 type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
 impl Queue {
@@ -167,6 +169,8 @@ impl Queue {
             },
             reporter: Reporter::default(),
             hopeless: None,
+            lost_at_last: 0,
+            reason: String::new(),
         };
         thread::Builder::new()
             .name("workflow-otel-export".to_owned())
@@ -202,7 +206,7 @@ impl Queue {
     }
 
     /// Closes the queue and sends what is in it, until `limit`.
-    pub(super) async fn stop(&self, limit: Duration) -> Result<(), ShutdownError> {
+    pub(super) async fn stop(&self, limit: Duration) -> Stopped {
         let (reply, done) = oneshot::channel();
         let stop = Command::Stop(
             deadline(limit),
@@ -212,13 +216,13 @@ impl Queue {
         );
         // A thread that is gone has stopped already.
         if self.commands.send(stop).is_err() {
-            return Ok(());
+            return Ok(self.stats());
         }
-        done.await.unwrap_or(Ok(()))
+        done.await.unwrap_or_else(|_| Ok(self.stats()))
     }
 
     /// The same, blocking the thread.
-    pub(super) fn stop_blocking(&self, limit: Duration) -> Result<(), ShutdownError> {
+    pub(super) fn stop_blocking(&self, limit: Duration) -> Stopped {
         let (reply, done) = std_mpsc::sync_channel(1);
         let stop = Command::Stop(
             deadline(limit),
@@ -227,9 +231,9 @@ impl Queue {
             }),
         );
         if self.commands.send(stop).is_err() {
-            return Ok(());
+            return Ok(self.stats());
         }
-        done.recv().unwrap_or(Ok(()))
+        done.recv().unwrap_or_else(|_| Ok(self.stats()))
     }
 
     /// `future`, unless it takes longer than `limit`. Timed by the export thread, as the caller may
@@ -290,6 +294,7 @@ impl SpanProcessor for Queue {
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
         self.stop_blocking(timeout)
+            .map(drop)
             .map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
     }
 
@@ -318,7 +323,7 @@ fn deadline(limit: Duration) -> Instant {
 struct Inbox {
     commands: mpsc::UnboundedReceiver<Command>,
     flushes: Vec<Reply<()>>,
-    stops: Vec<Reply<Result<(), ShutdownError>>>,
+    stops: Vec<Reply<Stopped>>,
     stop_by: Option<Instant>,
 }
 
@@ -367,6 +372,9 @@ struct Sender {
     reporter: Reporter,
     /// Why no more is sent: the shutdown has given the receiver up.
     hopeless: Option<String>,
+    /// What was lost since the shutdown began, and why.
+    lost_at_last: u64,
+    reason: String,
 }
 
 impl Sender {
@@ -436,7 +444,8 @@ impl Sender {
         let mut pause = FIRST_PAUSE;
         let mut last_attempts = 0;
         let (counter, lost) = loop {
-            if self.hopeless.is_some() {
+            if let Some(reason) = &self.hopeless {
+                self.reason.clone_from(reason);
                 break (&counters.undelivered, count as u64);
             }
             match self.attempt(&batch).await {
@@ -451,6 +460,7 @@ impl Sender {
                     break (&counters.refused, rejected);
                 }
                 Err(Failure::Refused(reason)) => {
+                    self.reason.clone_from(&reason);
                     self.reporter.note(reason);
                     break (&counters.refused, count as u64);
                 }
@@ -477,6 +487,9 @@ impl Sender {
             }
         };
         counter.fetch_add(lost, Ordering::Relaxed);
+        if self.inbox.is_stopping() {
+            self.lost_at_last += lost;
+        }
         shared.buffer().in_flight = 0;
         self.reporter.report(&shared);
     }
@@ -519,13 +532,15 @@ impl Sender {
     }
 
     fn finish(mut self) {
-        let undelivered = self.shared.counters.undelivered.load(Ordering::Relaxed);
-        let result = match self.hopeless.take() {
-            Some(reason) if undelivered > 0 => Err(ShutdownError {
-                spans: undelivered,
-                reason,
-            }),
-            _ => Ok(()),
+        let stats = self.shared.stats();
+        let result = if self.lost_at_last == 0 {
+            Ok(stats)
+        } else {
+            Err(ShutdownError {
+                spans: self.lost_at_last,
+                reason: std::mem::take(&mut self.reason),
+                stats,
+            })
         };
         self.inbox.commands.close();
         while let Ok(command) = self.inbox.commands.try_recv() {

@@ -161,13 +161,13 @@ impl Telemetry {
     ///
     /// A quarter of the time, at most 5 s, is kept for the spans; work that is not done by then is
     /// dropped. A receiver that cannot be reached is tried three times in a row, then given up.
-    /// Works on any runtime, single-threaded ones included. Dropping the future does what dropping
-    /// the guard does.
+    /// Works on any runtime, single-threaded ones included. Answers what became of all spans. Dropping
+    /// the future does what dropping the guard does.
     ///
     /// # Errors
     ///
-    /// [`ShutdownError`] if spans had to be given up, with their number and the reason.
-    pub async fn shutdown(mut self, deadline: Duration) -> Result<(), ShutdownError> {
+    /// [`ShutdownError`] if spans were lost on the way out, with their number and the reason.
+    pub async fn shutdown(mut self, deadline: Duration) -> Result<ExportStats, ShutdownError> {
         let start = std::time::Instant::now();
         let for_spans = (deadline / 4).min(LONGEST_RESERVE);
         let mut late = false;
@@ -188,7 +188,7 @@ impl Telemetry {
         // Before the guard is marked: if this future is dropped, `drop` does the rest.
         let result = match &self.queue {
             Some(queue) => queue.stop(left).await,
-            None => Ok(()),
+            None => Ok(ExportStats::default()),
         };
         self.is_shut_down = true;
         // Makes later spans no-ops. The queue is through, so this does not block.
