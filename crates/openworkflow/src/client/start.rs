@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use workflow_core::{CreateRun, CreatedRun, Error, Payload, Result, RunInfo};
+use workflow_core::{Carrier, CreateRun, CreatedRun, Error, Payload, Result, RunInfo};
 
 use super::{ClientError, ClientResult, RunHandle, Shared};
 use crate::backend::NewRun;
@@ -37,6 +37,7 @@ struct Config {
     idempotency_key: Option<String>,
     available_at: Option<When>,
     deadline_at: Option<When>,
+    carrier: Carrier,
 }
 
 impl<O: 'static> StartRunRequest<O> {
@@ -54,6 +55,7 @@ impl<O: 'static> StartRunRequest<O> {
             idempotency_key: None,
             available_at: None,
             deadline_at: None,
+            carrier: Carrier::new(),
         };
         Self(Lazy::Configured(config), PhantomData)
     }
@@ -87,6 +89,35 @@ impl<O: 'static> StartRunRequest<O> {
     pub fn deadline(mut self, at: impl Into<When>) -> Self {
         if let Some(config) = self.0.config() {
             config.deadline_at = Some(at.into());
+        }
+        self
+    }
+
+    /// Names the caller by a W3C `traceparent` header, such as the one of an incoming request: the
+    /// run is then traced under that span, in place of the current one, and recorded if it says so
+    /// (`…-01`) and not if it does not (`…-00`).
+    ///
+    /// For the feature `otel`. A header that cannot be read is ignored, and counted by the
+    /// interceptor.
+    ///
+    /// ```no_run
+    /// # use openworkflow::{Client, WorkflowSpec};
+    /// # static REPORT: WorkflowSpec<u64, ()> = WorkflowSpec::new("report");
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    /// let run = client.start(&REPORT, &2026).traceparent(header).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn traceparent(self, header: impl Into<String>) -> Self {
+        self.carrier_entry("traceparent", header)
+    }
+
+    /// Adds an entry to the string map that is kept with the run and that interceptors see in each
+    /// of its executions: `tracestate`, `baggage`, or one of the application's own. An interceptor
+    /// may replace it.
+    pub fn carrier_entry(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        if let Some(config) = self.0.config() {
+            config.carrier.insert(key, value);
         }
         self
     }
@@ -124,6 +155,7 @@ async fn start<O>(config: Config) -> Result<RunHandle<O>> {
         Arc::clone(&workflow_name),
     );
     run.workflow_version = version;
+    run.carrier = config.carrier;
     let mut call = CreateRun::new(run, input?);
     call.available_at = resolve(config.available_at, "delay")?;
     call.deadline_at = resolve(config.deadline_at, "deadline")?;
