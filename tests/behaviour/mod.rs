@@ -6,10 +6,13 @@ mod client;
 mod deadlines;
 mod golden;
 mod limits;
+mod lists;
 mod parallel;
+mod process;
 mod retries;
 mod signals;
 mod steps;
+mod worker;
 
 use std::time::Duration;
 
