@@ -44,6 +44,9 @@ async fn claim_until_stopped(
             continue;
         }
 
+        if stop.urgency() > Urgency::Working {
+            return Ok(());
+        }
         // Listens from here on, so that what is committed during the claim is not missed.
         let mut news = std::pin::pin!(wakeups.work());
         let asked = free.len();
@@ -55,9 +58,8 @@ async fn claim_until_stopped(
         );
         let claimed = tokio::select! {
             biased;
-            // A claim that is dropped halfway may have happened: its lease then runs out.
             claimed = shared.backend.claim_runs(claim) => claimed,
-            () = &mut stopping => return Ok(()),
+            () = claim_given_up(stop) => return Ok(()),
         };
         match claimed {
             Ok(claimed) => {
@@ -98,6 +100,17 @@ async fn claim_until_stopped(
                 Some(ended) = executions.join_next() => free.push(slot_of(ended)),
             }
         }
+    }
+}
+
+/// Resolves when a stop waits no longer for a claim under way. A claim that is dropped halfway may have
+/// happened, and nobody would work on its runs until the lease runs out; so a graceful stop waits for
+/// it while the database may still answer, and its runs count as under way.
+async fn claim_given_up(stop: &Stop) {
+    stop.reached(Urgency::Draining).await;
+    tokio::select! {
+        () = tokio::time::sleep(RELEASE_DEADLINE) => {}
+        () = stop.reached(Urgency::Aborting) => {}
     }
 }
 
