@@ -131,6 +131,29 @@ async fn a_graceful_stop_finishes_what_is_under_way_and_claims_nothing_more() {
     assert_eq!(harness.run(late.id()).await.attempts, 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_in_the_middle_of_much_work_leaves_no_run_claimed() {
+    let mut harness = Harness::idle().await;
+    let starts = (0..400).map(|n| harness.start(&W, n));
+    futures::future::join_all(starts).await;
+    for round in 1..=8 {
+        harness.start_worker(|worker| {
+            worker.workflow(
+                W.implement(|wf, n: u32| async move { wf.run("step", || async { Ok(n) }).await }),
+            )
+        });
+        wait_until("some are done", || async {
+            let counts = harness.client.count_runs().await.unwrap();
+            counts.completed >= round * 20
+        })
+        .await;
+        harness.stop().await;
+        for run in harness.runs().await {
+            assert_ne!(run.status, "running", "{run:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_stop_lets_a_waiting_run_park() {
     let (gate, log) = (Gate::closed(), Log::new());
