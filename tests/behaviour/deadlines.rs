@@ -85,23 +85,34 @@ impl Interceptor for Drops {
     }
 }
 
+/// Says when a workflow's code is dropped, and why.
+struct OnDrop(openworkflow::WorkflowContext, Log);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        let reason = self.0.execution().interruption();
+        self.1.add(format!("dropped: {reason:?}"));
+    }
+}
+
 #[tokio::test]
 async fn a_step_under_way_is_dropped_after_the_deadline() {
     let (log, gate) = (Log::new(), Gate::closed());
-    let held = gate.clone();
+    let (lines, held) = (log.clone(), gate.clone());
     let harness = Harness::new(|worker| {
-        worker
-            .workflow(W.implement(move |wf, ()| {
-                let gate = held.clone();
-                async move {
-                    wf.run("step", || async {
-                        gate.pass().await;
-                        Ok(())
-                    })
-                    .await
-                }
-            }))
-            .interceptor(Drops(log.clone()))
+        worker.workflow(W.implement(move |wf, ()| {
+            let (log, gate) = (lines.clone(), held.clone());
+            async move {
+                let _guard = OnDrop(wf.clone(), log.clone());
+                wf.run("step", || async {
+                    gate.pass().await;
+                    Ok(())
+                })
+                .await?;
+                log.add("went on");
+                Ok(())
+            }
+        }))
     })
     .await;
     let run = harness
@@ -124,6 +135,7 @@ async fn a_step_under_way_is_dropped_after_the_deadline() {
     gate.open();
     let reason = format!("dropped: {:?}", Some(Interruption::DeadlineExceeded));
     log.reached(&reason, 1).await;
+    assert_eq!(log.lines(), [reason]);
     assert_eq!(harness.steps(run.id()).await[0].status, "running");
     assert_overdue(&harness.run(run.id()).await);
 }

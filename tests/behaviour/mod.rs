@@ -1,15 +1,23 @@
 //! How clients, workers and workflows behave, whatever database they run on: the test binary says
 //! which (see the crate's documentation).
 
+mod carriers;
 mod children;
 mod client;
 mod deadlines;
 mod golden;
+mod interceptors;
+mod layers;
 mod limits;
+mod lists;
+mod panics;
 mod parallel;
+mod process;
 mod retries;
+mod runtimes;
 mod signals;
 mod steps;
+mod worker;
 
 use std::time::Duration;
 

@@ -174,8 +174,8 @@ async fn set_up<O: DeserializeOwned>(
         prior_failures,
         || child.kind(&run_id),
         || async {
-            let created = create_child(state, &attempt, &child, input, Arc::clone(&run_id)).await?;
-            set_up.store(true, Ordering::Relaxed);
+            let run_id = Arc::clone(&run_id);
+            let created = create_child(state, &attempt, &child, input, run_id, &set_up).await?;
             match outcome_of(&created, &child, &attempt.step_name, state.now()) {
                 Some(outcome) => outcome,
                 None => Ok(StepOutcome::Parked {
@@ -208,13 +208,14 @@ async fn set_up<O: DeserializeOwned>(
 }
 
 /// Sends the creation through the chain; the row is written at its end, with the carrier that the
-/// interceptors made.
+/// interceptors made. `set_up` says from then on that the wait stands, whatever the chain makes of it.
 async fn create_child(
     state: &Arc<ExecutionState>,
     attempt: &NewStepAttempt,
     child: &Child,
     input: Payload,
     run_id: Arc<str>,
+    set_up: &AtomicBool,
 ) -> Result<ChildRun> {
     let namespace_id = Arc::clone(&state.owner.namespace_id);
     let mut run = RunInfo::new(namespace_id, run_id, Arc::clone(&child.workflow_name));
@@ -240,6 +241,7 @@ async fn create_child(
                     .begin_child(&state.owner, attempt.clone(), new.clone())
             })
             .await;
+        set_up.store(true, Ordering::Relaxed);
         let created = CreatedRun::new(run.id.as_str(), *run.id != *asked_for);
         *written.lock().unwrap_or_else(PoisonError::into_inner) = Some(ChildRun::from(run));
         Ok(created)

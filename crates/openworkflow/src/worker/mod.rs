@@ -184,6 +184,9 @@ impl WorkerBuilder {
     /// retried by the step's policy. A layer that calls its service more than once (such as tower's
     /// `retry`) does not fit: a step's body runs once per attempt.
     ///
+    /// What is added by one call is one service. A layer that asks whether the next one is ready, as
+    /// `load_shed` does, has to be added together with that one: a `tower::ServiceBuilder` is a layer.
+    ///
     /// ```no_run
     /// # use openworkflow::{Sqlite, Worker};
     /// # async fn example(store: Sqlite) -> Result<(), Box<dyn std::error::Error>> {
