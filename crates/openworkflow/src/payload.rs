@@ -25,8 +25,9 @@ pub(crate) fn decode<T: DeserializeOwned>(payload: &Payload, subject: &str) -> R
 /// either can be mended, so it is retryable.
 pub(crate) fn decode_stored<T: DeserializeOwned>(payload: &Payload, subject: &str) -> Result<T> {
     serde_json::from_str(payload.expose()).map_err(|error| {
-        if error.is_syntax() || error.is_eof() {
-            return damaged(subject, &error);
+        // The type may be found unfit before the end of the JSON is found missing.
+        if let Err(damaged) = check_json(payload, subject) {
+            return damaged;
         }
         Error::of_kind(
             ErrorKind::InvalidPayload,
