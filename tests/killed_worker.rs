@@ -10,8 +10,11 @@ use openworkflow::backend::StepStatus;
 use openworkflow::{Client, RunHandle, Sqlite};
 use openworkflow_tests::killable::{PARENT, expected};
 
-const RUNS: u64 = 24;
-const KILLS: u32 = 12;
+const RUNS: u64 = 36;
+const KILLS: u64 = 12;
+/// How many function steps a run and its child have.
+const FUNCTIONS: usize = 6;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Worker(Child);
 
@@ -44,28 +47,36 @@ async fn no_completed_step_runs_again_after_kill_9() {
     let store = Sqlite::open(&database).await.expect("the database opens");
     let client = Client::new(store.clone());
     let mut runs = Vec::new();
-    for input in 0..RUNS {
-        runs.push(client.start(&PARENT, &input).await.expect("a run starts"));
-    }
 
     // The steps that were completed at a kill, and how long the log was when they were.
     let mut completed: HashMap<(String, String), usize> = HashMap::new();
     let mut in_the_middle = 0;
     for kill in 0..KILLS {
+        for _ in 0..RUNS / KILLS {
+            let input = runs.len() as u64;
+            runs.push(client.start(&PARENT, &input).await.expect("a run starts"));
+        }
         let lines = read_log(&log).len();
         let mut worker = Worker::start(&database, &log);
-        // Kills it after a few more bodies each time, so that every stage of the runs is hit.
-        wait_for(|| read_log(&log).len() >= lines + 1 + kill as usize % 7).await;
-        signal_all(&client).await;
+        // Kills it after another number of bodies each time, so that every stage of the runs is hit.
+        let begin = Instant::now();
+        while read_log(&log).len() <= lines + kill as usize % 7 {
+            assert!(begin.elapsed() < PATIENCE, "the worker does nothing");
+            signal_all(&client).await;
+        }
         worker.kill();
         let length = read_log(&log).len();
         let steps = completed_steps(&client).await;
-        in_the_middle += u32::from(!steps.is_empty() && steps.len() < RUNS as usize * 6);
+        let unfinished = steps.len() < runs.len() * FUNCTIONS;
+        in_the_middle += u64::from(!steps.is_empty() && unfinished);
         for step in steps {
             completed.entry(step).or_insert(length);
         }
     }
-    assert!(in_the_middle > KILLS / 2, "most kills came in the middle of the work");
+    assert!(
+        in_the_middle > KILLS / 2,
+        "most kills came in the middle of the work"
+    );
 
     let worker = Worker::start(&database, &log);
     for (input, run) in (0..RUNS).zip(&runs) {
@@ -81,12 +92,19 @@ async fn no_completed_step_runs_again_after_kill_9() {
     }
     let ran: HashSet<_> = log.into_iter().collect();
     let at_the_end = completed_steps(&client).await;
-    assert_eq!(at_the_end.len(), RUNS as usize * 6, "each step is completed once");
+    assert_eq!(
+        at_the_end.len(),
+        runs.len() * FUNCTIONS,
+        "each step is completed once"
+    );
     for step in at_the_end {
         assert!(ran.contains(&step), "{step:?} is completed and never ran");
     }
     let counts = client.count_runs().await.expect("runs are counted");
-    assert_eq!((counts.completed, counts.running, counts.pending), (2 * RUNS, 0, 0));
+    assert_eq!(
+        (counts.completed, counts.running, counts.pending),
+        (2 * RUNS, 0, 0)
+    );
     store.close().await;
 }
 
@@ -98,7 +116,7 @@ async fn result(client: &Client, run: &RunHandle<u64>) -> u64 {
         }
     };
     tokio::select! {
-        result = run.result_within(Duration::from_secs(60)) => result.expect("the run completes"),
+        result = run.result_within(PATIENCE) => result.expect("the run completes"),
         () = signals => unreachable!("signals are sent without end"),
     }
 }
@@ -114,7 +132,11 @@ async fn signal_all(client: &Client) {
 /// The function steps that have a completed row, by run id and name, each as often as it has one.
 async fn completed_steps(client: &Client) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let runs = client.list_runs().limit(1000).await.expect("runs are listed");
+    let runs = client
+        .list_runs()
+        .limit(1000)
+        .await
+        .expect("runs are listed");
     for run in runs.items {
         let steps = client.list_steps(run.id.as_str()).limit(1000).await;
         for step in steps.expect("steps are listed").items {
@@ -129,13 +151,7 @@ async fn completed_steps(client: &Client) -> Vec<(String, String)> {
 fn read_log(path: &Path) -> Vec<(String, String)> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let lines = text.lines().filter_map(|line| line.split_once(' '));
-    lines.map(|(run, step)| (run.to_owned(), step.to_owned())).collect()
-}
-
-async fn wait_for(condition: impl Fn() -> bool) {
-    let begin = Instant::now();
-    while !condition() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "the worker does nothing");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    lines
+        .map(|(run, step)| (run.to_owned(), step.to_owned()))
+        .collect()
 }
