@@ -11,6 +11,7 @@ use rusqlite::types::Value;
 use tempfile::TempDir;
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// A workflow that nothing is wrong with.
 pub(crate) static SOUND: WorkflowSpec<u32, u32> = WorkflowSpec::new("sound");
@@ -85,7 +86,8 @@ impl Db {
             wf.run("count", || async move { Ok(number + 1) }).await
         });
         let builder = Worker::builder(self.store.clone());
-        let builder = builder.workflow(workflow).workflow(sound);
+        // No lease runs out when the clock is moved.
+        let builder = builder.lease(1000 * DAY).workflow(workflow).workflow(sound);
         builder.build().expect("the worker builds").start()
     }
 
@@ -107,8 +109,7 @@ impl Db {
         assert_words(&row, words);
     }
 
-    /// Moves the clock on, hour by hour, until the run ends. Not while a run is executed: its lease
-    /// would run out.
+    /// Moves the clock on, hour by hour, until the run ends.
     pub(crate) async fn result_later<O>(&self, run: &RunHandle<O>) -> Result<O, String>
     where
         O: serde::de::DeserializeOwned,
@@ -116,11 +117,7 @@ impl Db {
         let hours = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(5)).await;
-                let executed = "SELECT id FROM workflow_runs
-                    WHERE status = 'running' AND worker_id IS NOT NULL";
-                if self.query(executed).is_empty() {
-                    self.clock.advance(HOUR);
-                }
+                self.clock.advance(HOUR);
             }
         };
         tokio::select! {

@@ -201,9 +201,12 @@ async fn unknown_kinds_and_statuses_of_steps_are_no_obstacle() {
         "UPDATE step_attempts SET kind = 'teleport' WHERE step_name = 'first';
          UPDATE step_attempts SET status = 'paused' WHERE kind = 'sleep'",
     );
-    let steps = db.client.list_steps(run.id()).await.unwrap().items;
-    assert_eq!(steps[0].kind.as_str(), "teleport");
-    assert_eq!(steps[1].status, StepStatus::Other("paused".to_owned()));
+    for step in db.client.list_steps(run.id()).await.unwrap().items {
+        match step.step_name.as_str() {
+            "first" => assert_eq!(step.kind.as_str(), "teleport"),
+            _ => assert_eq!(step.status, StepStatus::Other("paused".to_owned())),
+        }
+    }
     let (workflow, ran) = fragile();
     let _worker = db.worker(workflow);
     // A cached result is one whatever its kind; a status that is not known means "not ended".
