@@ -1,7 +1,6 @@
 //! What time it is, and how a test says so.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -56,6 +55,10 @@ impl Clock {
 
     /// Moves a manual clock forward and wakes the workers that wait by it. The system's clock is
     /// nobody's to move: there this does nothing.
+    ///
+    /// # Panics
+    ///
+    /// If the clock would stand at a time that `SystemTime` cannot hold.
     pub fn advance(&self, by: Duration) {
         if let Some(manual) = &self.0 {
             *manual.now.lock().unwrap_or_else(PoisonError::into_inner) += by;
@@ -63,8 +66,7 @@ impl Clock {
         }
     }
 
-    /// A future that ends when a manual clock is moved; never for the system's. It listens from the
-    /// moment it is made.
+    /// Ends when a manual clock is moved; never for the system's. It listens from the moment it is made.
     pub(crate) fn moved(&self) -> impl Future<Output = ()> + '_ {
         let moved = self.0.as_ref().map(|manual| manual.moved.notified());
         async {

@@ -49,6 +49,13 @@ impl<I, O> WorkflowSpec<I, O> {
     }
 
     /// Sets the version. A worker runs exactly the versions that it knows.
+    ///
+    /// ```
+    /// use openworkflow::{RetryPolicy, WorkflowSpec};
+    ///
+    /// static GREET: WorkflowSpec<String, String> =
+    ///     WorkflowSpec::new("greet").version("2").retry(RetryPolicy::attempts(3));
+    /// ```
     #[must_use]
     pub const fn version(mut self, version: &'static str) -> Self {
         self.version = Some(version);
@@ -110,7 +117,8 @@ pub struct Workflow {
 }
 
 impl Workflow {
-    /// A workflow without a version that is not retried.
+    /// A workflow without a version that is not retried. Its name is checked where it is used: by
+    /// [`WorkerBuilder::build`](crate::WorkerBuilder::build).
     ///
     /// `code` runs from its start in every execution, with the steps that finished before answered
     /// from history. Between steps it must do the same each time: no clocks, no random numbers, no

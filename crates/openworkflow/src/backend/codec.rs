@@ -135,35 +135,39 @@ pub(crate) fn encode_error(error: &Error) -> String {
     json.unwrap_or_else(|_| r#"{"message":"the error could not be written as JSON"}"#.to_owned())
 }
 
-/// The JSON text of a step's error. Members that other SDKs pass over keep its kind, and whether it is
-/// not to be tried again: a later execution must be told the same as this one.
+/// The JSON text of a step's error. Its kind, and that it is not to be tried again, stand in members
+/// that other SDKs pass over: user code that caught the error must see the same one at replay.
 pub(crate) fn encode_step_error(error: &Error) -> String {
     let mut json = encode_error(error);
-    if json.pop().is_some() {
-        if error.kind() != ErrorKind::Application {
-            json.push_str(r#","kind":""#);
-            json.push_str(error.kind().as_str());
-            json.push('"');
-        }
-        if !error.is_retryable() {
-            json.push_str(r#","retryable":false"#);
-        }
-        json.push('}');
+    let kind = error.kind();
+    if kind != ErrorKind::Application && json.pop().is_some() {
+        json.push_str(&format!(r#","kind":"{kind}"}}"#));
+    }
+    if !error.is_retryable() && json.pop().is_some() {
+        json.push_str(r#","retryable":false}"#);
     }
     json
 }
 
-/// The kinds that an error of a step can have, other than that of the user's own.
-const STORED_KINDS: [ErrorKind; 8] = [
-    ErrorKind::Panic,
-    ErrorKind::Timeout,
-    ErrorKind::ChildFailed,
-    ErrorKind::ChildCanceled,
-    ErrorKind::InvalidPayload,
-    ErrorKind::InvalidArgument,
-    ErrorKind::Rejected,
-    ErrorKind::Backend,
-];
+/// The kind that a step's error was stored with.
+fn decode_kind(text: &str) -> Option<ErrorKind> {
+    use ErrorKind as K;
+    [
+        K::Panic,
+        K::Timeout,
+        K::ChildFailed,
+        K::ChildCanceled,
+        K::InvalidPayload,
+        K::InvalidArgument,
+        K::Rejected,
+        K::StepLimitExceeded,
+        K::DeadlineExceeded,
+        K::NotRegistered,
+        K::Backend,
+    ]
+    .into_iter()
+    .find(|kind| kind.as_str() == text)
+}
 
 /// Reads the JSON text of an error, whatever it holds.
 pub(crate) fn decode_error(json: &str) -> StoredError {
@@ -179,7 +183,7 @@ pub(crate) fn decode_error(json: &str) -> StoredError {
             members
                 .get("kind")
                 .and_then(Value::as_str)
-                .and_then(|name| STORED_KINDS.into_iter().find(|kind| kind.as_str() == name)),
+                .and_then(decode_kind),
         ),
         Ok(Value::String(message)) => StoredError::new(None, message, None, true),
         _ => StoredError::new(None, json.to_owned(), None, true),

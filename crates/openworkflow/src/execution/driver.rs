@@ -123,6 +123,9 @@ impl ExecutionState {
                     waker.wake();
                 }
             }
+            // User code may have dropped who was to be told, in a collection whose wakers lead
+            // nowhere now: look again in any case.
+            DriverWaker::wake(&self.driver);
             return None;
         }
         // With nothing pending, the code awaits something that is not a step: it is left to it.

@@ -114,8 +114,8 @@ async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
         }
     };
 
-    let at_work = state.at_work();
     let attempt_id = state.new_attempt_id().await;
+    let at_work = state.at_work();
     let mut attempt = NewStepAttempt::new(attempt_id, name, StepAttemptKind::Function, None);
     let begun_at = state.now();
     if state.taken_over {

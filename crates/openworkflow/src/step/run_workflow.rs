@@ -12,7 +12,7 @@ use workflow_core::{
     StepOutcome, StepPhase,
 };
 
-use super::{Lazy, boxed, fail_standing_wait, fail_wait, lazy_future};
+use super::{Lazy, boxed, fail_standing_wait, fail_wait, failed_for_good, lazy_future};
 use crate::backend::{ChildRun, NewRun, NewStepAttempt, RunStatus, StepAttemptKind, codec};
 use crate::execution::{
     ExecutionState, PriorAttempts, RunningAttempt, new_id, through_chain, unexpected_outcome,
@@ -127,7 +127,7 @@ async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
                 }
                 (open.failures, Some(running.id))
             } else {
-                if let Some(failure) = open.last_failure
+                if let Some(failure) = &open.last_failure
                     && failure.had_child
                 {
                     state.at_rest().await;
@@ -135,6 +135,10 @@ async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
                         .error
                         .to_error(ErrorKind::ChildFailed)
                         .non_retryable();
+                    return Err(error.with_step_name(step_name));
+                }
+                if let Some(error) = failed_for_good(&open, ErrorKind::Application) {
+                    state.at_rest().await;
                     return Err(error.with_step_name(step_name));
                 }
                 (open.failures, None)
@@ -157,11 +161,11 @@ async fn set_up<O: DeserializeOwned>(
     unlinked: Option<Arc<str>>,
     prior_failures: u32,
 ) -> Result<O> {
-    let at_work = state.at_work();
     let attempt_id = match unlinked {
         Some(id) => id,
         None => state.new_attempt_id().await,
     };
+    let at_work = state.at_work();
     let attempt = NewStepAttempt::new(
         attempt_id,
         step_name,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use workflow_core::{ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
 
-use super::{Lazy, boxed, fail_wait, lazy_future};
+use super::{Lazy, boxed, fail_wait, failed_for_good, lazy_future};
 use crate::backend::{NewSignal, NewStepAttempt, StepAttemptKind, codec};
 use crate::execution::{ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
 use crate::name;
@@ -66,15 +66,23 @@ async fn send_signal(config: Config) -> Result<Vec<String>> {
             return Ok(state.read_back(run_ids, step_name).await);
         }
         PriorAttempts::None => (0, None),
-        PriorAttempts::Open(open) => (open.failures, open.running.map(|running| running.id)),
+        PriorAttempts::Open(open) => {
+            if open.running.is_none()
+                && let Some(error) = failed_for_good(&open, ErrorKind::Application)
+            {
+                state.at_rest().await;
+                return Err(error.with_step_name(step_name));
+            }
+            (open.failures, open.running.map(|running| running.id))
+        }
     };
 
     let signal: Arc<str> = signal.into();
-    let at_work = state.at_work();
     let attempt_id = match resumed {
         Some(id) => id,
         None => state.new_attempt_id().await,
     };
+    let at_work = state.at_work();
     let attempt = NewStepAttempt::new(attempt_id, step_name, StepAttemptKind::SignalSend, None);
     // A second sending after a crash finds the first by this key.
     let key = format!("__signal:{}:{}", state.owner.run_id, attempt.step_name);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::de::DeserializeOwned;
 use workflow_core::{Error, ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
 
-use super::{Lazy, boxed, fail_standing_wait, fail_wait, lazy_future};
+use super::{Lazy, boxed, fail_standing_wait, fail_wait, failed_for_good, lazy_future};
 use crate::backend::{NewStepAttempt, StepAttemptKind, codec};
 use crate::execution::{
     ExecutionState, PriorAttempts, RunningAttempt, through_chain, unexpected_outcome,
@@ -93,11 +93,8 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
             if let Some(running) = open.running {
                 return resolve(&state, step_name, named, signal, running, open.failures).await;
             }
-            if let Some(failure) = open.last_failure
-                && !failure.error.retryable
-            {
+            if let Some(error) = failed_for_good(&open, ErrorKind::InvalidPayload) {
                 state.at_rest().await;
-                let error = failure.error.to_error(ErrorKind::InvalidPayload);
                 return Err(error.with_step_name(step_name));
             }
             open.failures
@@ -111,9 +108,10 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
     }
     let timeout_at = timeout.resolve(state.now(), &format!("the timeout of wait {step_name:?}"))?;
     let signal: Arc<str> = signal.into();
+    let attempt_id = state.new_attempt_id().await;
     let at_work = state.at_work();
     let attempt = NewStepAttempt::new(
-        state.new_attempt_id().await,
+        attempt_id,
         step_name,
         StepAttemptKind::SignalWait,
         codec::signal_wait_context(&signal, timeout_at),

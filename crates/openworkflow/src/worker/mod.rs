@@ -86,7 +86,8 @@ impl Worker {
         self.run_until(stop::signal()).await
     }
 
-    /// Works until `stop` resolves, then [stops gracefully](WorkerHandle::stop).
+    /// Works until `stop` resolves, then [stops gracefully](WorkerHandle::stop). Ctrl-C or SIGTERM
+    /// meanwhile stops hard, as dropping the future does.
     ///
     /// # Errors
     ///
@@ -106,6 +107,14 @@ impl Worker {
     }
 
     /// Begins to work in a task of its own and returns at once.
+    ///
+    /// ```no_run
+    /// # async fn example(worker: openworkflow::Worker) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut handle = worker.start();
+    /// // … serve requests …
+    /// handle.stop().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Panics
     ///

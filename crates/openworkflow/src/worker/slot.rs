@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use tokio::sync::OwnedSemaphorePermit;
 use workflow_core::{
     BoxFuture, Error, ErrorKind, Event, ExecuteRun, Execution, ExecutionOutcome, Interruption,
     Payload, Result, RunInfo,
@@ -22,8 +23,14 @@ use crate::execution::{
 use crate::retry::{RetryDecision, RetryPolicy};
 use crate::workflow::Workflow;
 
-/// Executes a claimed run and returns the worker id of the slot.
-pub(super) async fn execute(shared: Arc<Shared>, stop: Stop, claimed: ClaimedRun) -> Arc<str> {
+/// Executes a claimed run and returns the worker id under which it was claimed. The slot is free again
+/// once the workflow's code is at its end: what is left to write can share a commit with the next claim.
+pub(super) async fn execute(
+    shared: Arc<Shared>,
+    stop: Stop,
+    slot: OwnedSemaphorePermit,
+    claimed: ClaimedRun,
+) -> Arc<str> {
     let worker_id: Arc<str> = claimed.worker_id.into();
     let owner = Owner::new(
         Arc::clone(&shared.namespace_id),
@@ -57,7 +64,7 @@ pub(super) async fn execute(shared: Arc<Shared>, stop: Stop, claimed: ClaimedRun
         run,
         taken_over: claimed.taken_over,
     }
-    .execute(history)
+    .execute(slot, history)
     .await;
     worker_id
 }
@@ -104,7 +111,7 @@ struct SlotRun {
 }
 
 impl SlotRun {
-    async fn execute(mut self, history: StepHistory) {
+    async fn execute(mut self, slot: OwnedSemaphorePermit, history: StepHistory) {
         let backend = &self.shared.backend;
         let mut info = RunInfo::new(
             Arc::clone(&self.owner.namespace_id),
@@ -163,6 +170,7 @@ impl SlotRun {
             }
             ended
         };
+        drop(slot);
         let waits = waits.into_inner().unwrap_or_else(PoisonError::into_inner);
         match ended {
             Ok(outcome) => self.finish(&execution, outcome, waits).await,
@@ -234,9 +242,10 @@ impl SlotRun {
         let now = self.now();
         match policy.decide(self.run.attempts, &error, now, self.run.deadline_at, now) {
             RetryDecision::RetryAt(at) => ExecutionOutcome::Retrying { error, at },
-            RetryDecision::GiveUp | RetryDecision::DeadlinePassed => {
-                ExecutionOutcome::Failed { error }
-            }
+            RetryDecision::GiveUp => ExecutionOutcome::Failed { error },
+            RetryDecision::DeadlinePassed => ExecutionOutcome::Failed {
+                error: codec::deadline_error(),
+            },
         }
     }
 
