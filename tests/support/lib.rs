@@ -27,6 +27,7 @@
 
 mod database;
 mod harness;
+pub mod killable;
 mod probe;
 pub mod random;
 mod sqlite;

@@ -10,17 +10,15 @@ pub(crate) const MAX_NAME_BYTES: usize = 1024;
 
 /// Refuses names that are empty or too long. `what` is the thing that is named.
 pub(crate) fn validate(what: &str, name: &str) -> Result<()> {
-    let problem = if name.is_empty() {
-        "is empty; give it a name".to_owned()
-    } else if name.len() > MAX_NAME_BYTES {
-        format!("has {} bytes; use at most {MAX_NAME_BYTES}", name.len())
-    } else {
-        return Ok(());
-    };
-    Err(Error::of_kind(
-        ErrorKind::InvalidArgument,
-        format!("the name of {what} {problem}"),
-    ))
+    check(&format!("the name of {what}"), name)
+}
+
+/// Refuses versions of workflows that are empty or too long.
+pub(crate) fn validate_version(workflow_name: &str, version: &str) -> Result<()> {
+    check(
+        &format!("the version of workflow {workflow_name:?}"),
+        version,
+    )
 }
 
 /// Refuses idempotency keys that are too long. The empty one is a key like any other.
@@ -28,8 +26,23 @@ pub(crate) fn validate_key(key: &str) -> Result<()> {
     if key.is_empty() {
         Ok(())
     } else {
-        validate("an idempotency key", key)
+        check("the idempotency key", key)
     }
+}
+
+fn check(subject: &str, text: &str) -> Result<()> {
+    let message = if text.is_empty() {
+        format!("{subject} is empty; give one of 1 to {MAX_NAME_BYTES} bytes")
+    } else if text.len() > MAX_NAME_BYTES {
+        let beginning: String = text.chars().take(40).collect();
+        format!(
+            "{subject}, {beginning:?}…, has {} bytes; use at most {MAX_NAME_BYTES}",
+            text.len()
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::of_kind(ErrorKind::InvalidArgument, message))
 }
 
 /// The step names used in one execution.

@@ -69,6 +69,7 @@ async fn send(config: Config) -> Result<Vec<String>> {
         idempotency_key,
     } = config;
     name::validate("a signal", &signal)?;
+    name::validate("the client's namespace", &client.namespace_id)?;
     if let Some(key) = &idempotency_key {
         name::validate_key(key)?;
     }

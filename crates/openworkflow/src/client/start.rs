@@ -143,7 +143,10 @@ async fn start<O>(config: Config) -> Result<RunHandle<O>> {
         ..
     } = config;
     name::validate("a workflow", &workflow_name)?;
-    name::validate("a namespace", &client.namespace_id)?;
+    if let Some(version) = &version {
+        name::validate_version(&workflow_name, version)?;
+    }
+    name::validate("the client's namespace", &client.namespace_id)?;
     let now = client.backend.clock().now();
     let resolve = |when: Option<When>, what: &str| {
         when.map(|when| when.resolve(now, &format!("the {what} of workflow {workflow_name:?}")))

@@ -23,6 +23,7 @@ use crate::backend::{
     Backend, BackendError, BackendResult, EndedStep, NewStepAttempt, Owner, StepAttemptKind,
 };
 use crate::name::{self, StepNames};
+use crate::retry::RetryPolicy;
 
 pub(crate) use driver::{Driver, DriverEnd};
 pub(crate) use history::{OpenStep, PriorAttempts, RunningAttempt, StepHistory};
@@ -32,6 +33,11 @@ use driver::DriverWaker;
 /// How long an operation that the database could not carry out is tried again. After that the lease
 /// has run out and another worker may have the run.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a run is left alone that cannot be executed before somebody mends something.
+pub(crate) const MEND_RETRY: RetryPolicy = RetryPolicy::unlimited()
+    .initial_interval(Duration::from_secs(5))
+    .maximum_interval(Duration::from_secs(300));
 
 /// What the steps of one execution share.
 pub(crate) struct ExecutionState {
@@ -188,6 +194,20 @@ impl ExecutionState {
     /// Leaves the retry of a failure to a later execution: never resolves.
     pub(crate) async fn wait_for_retry(&self, error: Error, at: SystemTime) -> ! {
         self.pend(Pending::Retry { error, at }).await
+    }
+
+    /// Passes on what was read back from the database. Where that cannot be read, the run is put back
+    /// until somebody mends the row or the code: never resolves. An earlier execution got further, so
+    /// this is no failure of the run's.
+    pub(crate) async fn read_back<T>(&self, read: Result<T>, step_name: Arc<str>) -> T {
+        match read {
+            Ok(value) => value,
+            Err(error) => {
+                let at = self.now() + MEND_RETRY.delay(self.execution.attempt);
+                self.wait_for_retry(error.with_step_name(step_name), at)
+                    .await
+            }
+        }
     }
 
     async fn pend(&self, pending: Pending) -> ! {

@@ -17,8 +17,8 @@ use crate::backend::{ChildRun, NewRun, NewStepAttempt, RunStatus, StepAttemptKin
 use crate::execution::{
     ExecutionState, PriorAttempts, RunningAttempt, new_id, through_chain, unexpected_outcome,
 };
-use crate::payload;
 use crate::when::{When, a_year_after};
+use crate::{name, payload};
 
 /// A child workflow as a step; see
 /// [`WorkflowContext::run_workflow`](crate::WorkflowContext::run_workflow).
@@ -93,20 +93,28 @@ async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
         workflow_name,
         version,
         input,
-        name,
+        name: step_name,
         timeout,
     } = config;
     let input = input?;
-    crate::name::validate("a workflow", workflow_name)?;
-    let (step_name, prior) = state.enter(name.as_deref().unwrap_or(workflow_name))?;
+    name::validate("a workflow", workflow_name)?;
+    if let Some(version) = version {
+        name::validate_version(workflow_name, version)?;
+    }
+    let named = step_name.is_some();
+    let (step_name, prior) = state.enter(step_name.as_deref().unwrap_or(workflow_name))?;
     let mut child = Child {
         workflow_name: workflow_name.into(),
         version: version.map(Arc::from),
-        named: name.is_some(),
+        named,
         timeout_at: SystemTime::UNIX_EPOCH,
     };
     let (prior_failures, unlinked) = match prior {
-        PriorAttempts::Completed(output) => return decode(&output, &step_name),
+        PriorAttempts::Completed(output) => {
+            return Ok(state
+                .read_back(decode_stored(&output, &step_name), step_name)
+                .await);
+        }
         PriorAttempts::None => (0, None),
         PriorAttempts::Open(open) => {
             if let Some(running) = open.running {
@@ -281,6 +289,10 @@ async fn resolve<O: DeserializeOwned>(
     let Some(outcome) = outcome else {
         state.wait(running.id, child.timeout_at).await
     };
+    if let Ok(StepOutcome::Completed { output }) = &outcome {
+        let whole = payload::check_json(output, &subject(&step_name));
+        state.read_back(whole, Arc::clone(&step_name)).await;
+    }
     let at_work = state.at_work();
     let attempt = NewStepAttempt::new(running.id, step_name, StepAttemptKind::Workflow, None);
     let run_id: Arc<str> = ended.map_or("", |run| run.id.as_str()).into();
@@ -367,8 +379,13 @@ fn outcome_of(
 }
 
 fn decode<O: DeserializeOwned>(output: &Payload, step_name: &str) -> Result<O> {
-    payload::decode(
-        output,
-        &format!("the output of child workflow {step_name:?}"),
-    )
+    payload::decode(output, &subject(step_name))
+}
+
+fn decode_stored<O: DeserializeOwned>(output: &Payload, step_name: &str) -> Result<O> {
+    payload::decode_stored(output, &subject(step_name))
+}
+
+fn subject(step_name: &str) -> String {
+    format!("the output of child workflow {step_name:?}")
 }
