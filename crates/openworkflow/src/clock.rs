@@ -55,6 +55,10 @@ impl Clock {
 
     /// Moves a manual clock forward and wakes the workers that wait by it. The system's clock is
     /// nobody's to move: there this does nothing.
+    ///
+    /// # Panics
+    ///
+    /// If the clock would stand at a time that `SystemTime` cannot hold.
     pub fn advance(&self, by: Duration) {
         if let Some(manual) = &self.0 {
             *manual.now.lock().unwrap_or_else(PoisonError::into_inner) += by;
@@ -62,11 +66,14 @@ impl Clock {
         }
     }
 
-    /// Ends when a manual clock is moved; never for the system's.
-    pub(crate) async fn moved(&self) {
-        match &self.0 {
-            None => std::future::pending().await,
-            Some(manual) => manual.moved.notified().await,
+    /// Ends when a manual clock is moved; never for the system's. It listens from the moment it is made.
+    pub(crate) fn moved(&self) -> impl Future<Output = ()> + '_ {
+        let moved = self.0.as_ref().map(|manual| manual.moved.notified());
+        async {
+            match moved {
+                None => std::future::pending().await,
+                Some(moved) => moved.await,
+            }
         }
     }
 }

@@ -1,4 +1,50 @@
-//! Durable workflows.
+//! Durable workflows on SQLite or PostgreSQL, sharing one database with OpenWorkflow for TypeScript.
+//!
+//! A *workflow* is an async function whose steps are remembered. A [`Client`] writes a *run* of it
+//! into a database; a [`Worker`] claims the run and executes it. When the worker dies, the run waits
+//! for a day, or a step fails, a later execution starts the function again and answers the steps that
+//! were done from the database. There is no server: the database is the engine.
+//!
+//! ```
+//! use openworkflow::{Client, Sqlite, Worker, WorkflowSpec};
+//!
+//! static GREET: WorkflowSpec<String, String> = WorkflowSpec::new("greet");
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("app.db");
+//! let store = Sqlite::open(path).await?;
+//! let greet = GREET.implement(|wf, name: String| async move {
+//!     let greeting = wf.run("compose", || async { Ok(format!("Hello, {name}!")) }).await?;
+//!     wf.sleep("dramatic-pause", "50ms").await?;
+//!     Ok(greeting)
+//! });
+//! let mut worker = Worker::builder(store.clone()).workflow(greet).build()?.start();
+//!
+//! let run = Client::new(store).start(&GREET, &"Ada".to_owned()).await?;
+//! assert_eq!(run.result().await?, "Hello, Ada!");
+//! worker.stop().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! - Writing workflows: [`Workflow`], [`WorkflowSpec`], [`WorkflowContext`], [`RetryPolicy`].
+//! - Starting and watching them: [`Client`], [`RunHandle`].
+//! - Running them: [`Worker`], with [`Interceptor`]s and tower layers around every step.
+//! - Where they live: [`Sqlite`], `Postgres`, and the [`backend`] module for a database of another kind.
+//! - Seeing them: the feature `otel`, whose `OtelInterceptor` makes one trace of each run.
+//!
+//! # Features
+//!
+//! - `sqlite` (default): the embedded backend.
+//! - `postgres`: the backend on a PostgreSQL server, for many workers.
+//! - `otel`: OpenTelemetry traces, as `openworkflow::otel`. `otel-tracing` adds the bridge to the
+//!   `tracing` crate, `otel-otlp` export to collectors and hosted backends, `otel-http` trace context
+//!   in HTTP requests, `otel-testing` the kit for tests of traces.
+
+// So that the support of the integration tests serves unit tests too.
+#[cfg(all(test, feature = "postgres"))]
+extern crate self as openworkflow;
 
 pub mod backend;
 mod client;
@@ -15,6 +61,8 @@ mod worker;
 mod workflow;
 
 pub use async_trait::async_trait;
+#[cfg(feature = "postgres")]
+pub use backend::{Postgres, PostgresOptions};
 #[cfg(feature = "sqlite")]
 pub use backend::{Sqlite, SqliteOptions};
 pub use client::{
@@ -35,3 +83,10 @@ pub use workflow_core::{
     ParentStep, Payload, Result, RunInfo, SendSignal, SentSignal, StepCall, StepKind, StepOutcome,
     StepPhase,
 };
+#[cfg(feature = "otel")]
+pub use workflow_otel as otel;
+
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use workflow_core::{Error, ErrorKind};
 
+use crate::backend::codec;
+
 /// How often, and how long after a failure, something is tried again.
 ///
 /// The delay after the n-th failure is `initial_interval` × `backoff_coefficient`^(n−1), at most
@@ -77,6 +79,9 @@ impl RetryPolicy {
     /// The delay after the `failures`-th failure (from 1).
     #[must_use]
     pub fn delay(&self, failures: u32) -> Duration {
+        if self.initial_interval.is_zero() {
+            return Duration::ZERO;
+        }
         let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
         let seconds = self.initial_interval.as_secs_f64() * self.backoff_coefficient.powi(exponent);
         Duration::try_from_secs_f64(seconds).map_or(self.maximum_interval, |delay| {
@@ -119,7 +124,7 @@ impl RetryPolicy {
         if exhausted || !error.is_retryable() {
             return RetryDecision::GiveUp;
         }
-        let at = failed_at + self.delay(failures);
+        let at = codec::later(failed_at, self.delay(failures));
         if deadline_at.is_some_and(|deadline| at >= deadline) {
             return RetryDecision::GiveUp;
         }

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use workflow_core::{Carrier, Error, ErrorKind, Payload};
 
 use super::StoredError;
+use crate::payload;
 
 /// How many step attempts a run may have.
 pub(crate) const STEP_LIMIT: usize = 1000;
@@ -134,14 +135,38 @@ pub(crate) fn encode_error(error: &Error) -> String {
     json.unwrap_or_else(|_| r#"{"message":"the error could not be written as JSON"}"#.to_owned())
 }
 
-/// The JSON text of a step's error. What is not to be tried again says so, in a member that other
-/// SDKs pass over: a later execution must not take it for an error that another attempt may mend.
+/// The JSON text of a step's error. Its kind, and that it is not to be tried again, stand in members
+/// that other SDKs pass over: user code that caught the error must see the same one at replay.
 pub(crate) fn encode_step_error(error: &Error) -> String {
     let mut json = encode_error(error);
+    let kind = error.kind();
+    if kind != ErrorKind::Application && json.pop().is_some() {
+        json.push_str(&format!(r#","kind":"{kind}"}}"#));
+    }
     if !error.is_retryable() && json.pop().is_some() {
         json.push_str(r#","retryable":false}"#);
     }
     json
+}
+
+/// The kind that a step's error was stored with.
+fn decode_kind(text: &str) -> Option<ErrorKind> {
+    use ErrorKind as K;
+    [
+        K::Panic,
+        K::Timeout,
+        K::ChildFailed,
+        K::ChildCanceled,
+        K::InvalidPayload,
+        K::InvalidArgument,
+        K::Rejected,
+        K::StepLimitExceeded,
+        K::DeadlineExceeded,
+        K::NotRegistered,
+        K::Backend,
+    ]
+    .into_iter()
+    .find(|kind| kind.as_str() == text)
 }
 
 /// Reads the JSON text of an error, whatever it holds.
@@ -153,6 +178,12 @@ pub(crate) fn decode_error(json: &str) -> StoredError {
             text(members.get("message")).unwrap_or_default(),
             text(members.get("stack")),
             members.get("retryable") != Some(&Value::Bool(false)),
+        )
+        .with_kind(
+            members
+                .get("kind")
+                .and_then(Value::as_str)
+                .and_then(decode_kind),
         ),
         Ok(Value::String(message)) => StoredError::new(None, message, None, true),
         _ => StoredError::new(None, json.to_owned(), None, true),
@@ -242,25 +273,25 @@ pub(crate) fn decode_wait_context(json: Option<&str>) -> WaitContext {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct SignalData {
     data: Box<RawValue>,
 }
 
-/// The output of a signal wait that got `data`.
-pub(crate) fn encode_signal_output(data: &Payload) -> Result<Payload, Error> {
-    let data = RawValue::from_string(data.expose().to_owned())?;
-    Ok(Payload::from_json(serde_json::to_string(&SignalData {
-        data,
-    })?))
+/// The output of a signal wait that got `data`, which is JSON.
+pub(crate) fn encode_signal_output(data: &Payload) -> Payload {
+    Payload::from_json(format!(r#"{{"data":{}}}"#, data.expose()))
 }
 
 /// The data out of the output of a signal wait; `None` where it timed out.
-pub(crate) fn decode_signal_output(output: &Payload) -> Result<Option<Payload>, Error> {
+pub(crate) fn decode_signal_output(
+    output: &Payload,
+    subject: &str,
+) -> Result<Option<Payload>, Error> {
     if output.is_null() {
         return Ok(None);
     }
-    let output: SignalData = serde_json::from_str(output.expose())?;
+    let output: SignalData = payload::decode_stored(output, subject)?;
     Ok(Some(Payload::from_json(output.data.get())))
 }
 
@@ -279,7 +310,7 @@ pub(crate) fn encode_recipients(run_ids: Vec<String>) -> Result<Payload, Error> 
 }
 
 /// Who received the signal that a step sent.
-pub(crate) fn decode_recipients(output: &Payload) -> Result<Vec<String>, Error> {
-    let output: SignalRecipients = serde_json::from_str(output.expose())?;
+pub(crate) fn decode_recipients(output: &Payload, subject: &str) -> Result<Vec<String>, Error> {
+    let output: SignalRecipients = payload::decode_stored(output, subject)?;
     Ok(output.workflow_run_ids)
 }

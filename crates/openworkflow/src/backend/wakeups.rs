@@ -4,15 +4,27 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 
-/// How many future due times are remembered; the rest is found by polling.
+/// How many future due times are remembered, and how far ahead; the rest is found by polling.
 const REMEMBERED_DUE_TIMES: usize = 10_000;
+const HORIZON: Duration = Duration::from_secs(3600);
 
 /// Where a backend says what it committed, and where workers and handles of the same process hear
 /// of it. Only a matter of latency: everything here is found by polling too.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use openworkflow::backend::Wakeups;
+///
+/// let wakeups = Wakeups::new();
+/// let now = SystemTime::now();
+/// // After the commit that parks a run for a minute, and after the one that ends another:
+/// wakeups.work_due(now + Duration::from_secs(60), now);
+/// wakeups.run_ended("6f9c");
+/// ```
 #[derive(Default)]
 pub struct Wakeups {
     work: Notify,
@@ -32,6 +44,9 @@ impl Wakeups {
     pub fn work_due(&self, at: SystemTime, now: SystemTime) {
         if at <= now {
             self.work.notify_waiters();
+            return;
+        }
+        if at > now + HORIZON {
             return;
         }
         let mut due = lock(&self.due);

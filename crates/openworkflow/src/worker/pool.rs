@@ -8,11 +8,14 @@ use tokio::task::JoinSet;
 
 use super::stop::{Stop, Urgency};
 use super::{Shared, slot};
-use crate::backend::{BackendError, BackendResult, Claim};
+use crate::backend::{BackendError, BackendResult, Claim, ClaimedRun};
 use crate::execution::new_id;
 
 const POLL_MIN: Duration = Duration::from_millis(100);
 const POLL_MAX: Duration = Duration::from_secs(1);
+/// How long a hard stop waits for executions to be dropped. They are at once, unless user code blocks
+/// its thread.
+const ABORT_DEADLINE: Duration = Duration::from_millis(20);
 /// Worker ids for each run that may execute at a time. One is held from the claim until the last write
 /// has come through, but the next run begins as soon as the code of the one before is at its end.
 const IDS_PER_SLOT: usize = 2;
@@ -34,16 +37,16 @@ async fn claim_until_stopped(
     free: &mut Vec<Arc<str>>,
     executions: &mut JoinSet<Arc<str>>,
 ) -> BackendResult<()> {
-    let mut stopping = std::pin::pin!(stop.reached(Urgency::Draining));
     let wakeups = shared.backend.wakeups();
+    let clock = shared.backend.clock();
     let slots = Arc::new(Semaphore::new(shared.concurrency));
     let mut empty_polls = 0;
-    loop {
+    while stop.urgency() < Urgency::Draining {
         while let Some(ended) = executions.try_join_next() {
             free.push(id_of(ended));
         }
         let slot = tokio::select! {
-            () = &mut stopping => return Ok(()),
+            () = stop.reached(Urgency::Draining) => break,
             Ok(slot) = Arc::clone(&slots).acquire_owned(), if !free.is_empty() => slot,
             Some(ended) = executions.join_next() => {
                 free.push(id_of(ended));
@@ -57,20 +60,12 @@ async fn claim_until_stopped(
             taken.push(slot);
         }
 
-        // Listens from here on, so that what is committed during the claim is not missed.
+        // Both listen from here on, so that nothing is missed that happens during the claim.
         let mut news = std::pin::pin!(wakeups.work());
+        let mut moved = std::pin::pin!(clock.moved());
         let asked = taken.len();
-        let claim = Claim::new(
-            Arc::clone(&shared.namespace_id),
-            free[..asked].to_vec(),
-            shared.registry.claimable(),
-            shared.lease,
-        );
-        let claimed = tokio::select! {
-            biased;
-            // A claim that is dropped halfway may have happened: its lease then runs out.
-            claimed = shared.backend.claim_runs(claim) => claimed,
-            () = &mut stopping => return Ok(()),
+        let Some(claimed) = claim(shared, stop, &free[..asked]).await else {
+            return Ok(());
         };
         match claimed {
             Ok(claimed) => {
@@ -96,21 +91,47 @@ async fn claim_until_stopped(
             }
         }
 
-        let poll = tokio::time::sleep(poll_delay(empty_polls));
-        let mut poll = std::pin::pin!(poll);
+        let mut poll = std::pin::pin!(tokio::time::sleep(poll_delay(empty_polls)));
         loop {
             let due_changed = wakeups.due_changed();
-            let due = wakeups.next_due(shared.backend.clock().now());
+            let due = wakeups.next_due(clock.now());
             tokio::select! {
-                () = &mut stopping => return Ok(()),
+                () = stop.reached(Urgency::Draining) => break,
                 () = &mut poll => break,
                 () = &mut news => break,
+                () = &mut moved => break,
                 () = until(shared, due) => break,
-                () = shared.backend.clock().moved() => break,
                 () = due_changed => {}
                 Some(ended) = executions.join_next() => free.push(id_of(ended)),
             }
         }
+    }
+    Ok(())
+}
+
+/// Claims runs for the slots that are free. A claim under way when the worker is to stop is waited
+/// for, since what it claims would otherwise be left until its lease runs out; `None` if the database
+/// does not answer.
+async fn claim(
+    shared: &Shared,
+    stop: &Stop,
+    free: &[Arc<str>],
+) -> Option<BackendResult<Vec<ClaimedRun>>> {
+    let claim = Claim::new(
+        Arc::clone(&shared.namespace_id),
+        free.to_vec(),
+        shared.registry.claimable(),
+        shared.lease,
+    );
+    let too_late = async {
+        stop.reached(Urgency::Draining).await;
+        tokio::time::sleep(RELEASE_DEADLINE).await;
+    };
+    tokio::select! {
+        biased;
+        claimed = shared.backend.claim_runs(claim) => Some(claimed),
+        () = too_late => None,
+        () = stop.reached(Urgency::Aborting) => None,
     }
 }
 
@@ -153,6 +174,11 @@ async fn drain(shared: &Shared, stop: &Stop, mut executions: JoinSet<Arc<str>>) 
         () = stop.reached(Urgency::Releasing) => {}
     }
     stop.request(Urgency::Releasing);
-    // Ends early where the database does not answer; the leases then run out.
-    let _ = tokio::time::timeout(RELEASE_DEADLINE, all(&mut executions)).await;
+    // Where the database does not answer, the rest is dropped and the leases run out.
+    tokio::select! {
+        () = all(&mut executions) => return,
+        () = tokio::time::sleep(RELEASE_DEADLINE) => {}
+        () = stop.reached(Urgency::Aborting) => {}
+    }
+    let _ = tokio::time::timeout(ABORT_DEADLINE, all(&mut executions)).await;
 }

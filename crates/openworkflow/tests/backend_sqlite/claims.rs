@@ -58,22 +58,25 @@ async fn pending_runs_come_before_all_others_then_the_longest_due() {
         db.create_run(new).await.unwrap();
     }
     db.clock.advance(SECOND);
-    let mut new = new_run("tie-1");
-    new.available_at = Some(start() + HOUR + SECOND * 2);
-    db.create_run(new).await.unwrap();
+    // Created later than all these, but due no later than one of them, or before.
+    for (id, due) in [("tie-1", 2), ("first", 0)] {
+        let mut new = new_run(id);
+        new.available_at = Some(start() + HOUR + SECOND * due);
+        db.create_run(new).await.unwrap();
+    }
     db.create("now").await;
     let mut new = new_run("future");
     new.available_at = Some(start() + HOUR * 9);
     db.create_run(new).await.unwrap();
 
     let claimed = db.claim(&["1", "2"]).await;
-    assert_eq!(ids(&claimed), ["early", "tie-2"]);
+    assert_eq!(ids(&claimed), ["first", "early"]);
     let workers: Vec<String> = (0..9).map(|i| format!("w{i}")).collect();
     let workers: Vec<&str> = workers.iter().map(String::as_str).collect();
     let claimed = db.claim(&workers).await;
     assert_eq!(
         ids(&claimed),
-        ["tie-1", "late", "now", "sleeping", "parked"]
+        ["tie-2", "tie-1", "late", "now", "sleeping", "parked"]
     );
     assert!(claimed.iter().all(|run| !run.taken_over));
     assert_eq!(

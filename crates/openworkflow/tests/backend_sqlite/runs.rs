@@ -161,6 +161,16 @@ async fn a_second_run_with_the_same_id_is_an_error_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_parent_that_does_not_exist_is_an_error() {
+    let db = Db::new().await;
+    let mut child = new_run("a");
+    child.parent_step_attempt_id = Some("nowhere".to_owned());
+    let error = db.create_run(child).await.unwrap_err();
+    assert!(error.to_string().contains("FOREIGN KEY"), "{error}");
+    assert!(db.get_run(NS, "a").await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn names_may_be_empty_and_a_megabyte_long() {
     let db = Db::new().await;
     let long = "ä".repeat(512 * 1024);

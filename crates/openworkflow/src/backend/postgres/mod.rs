@@ -1,0 +1,350 @@
+//! The backend on a PostgreSQL server.
+
+mod fault;
+mod migrate;
+mod news;
+mod options;
+mod passfile;
+mod rows;
+mod runs;
+mod session;
+mod signals;
+mod statements;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod writer;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use workflow_core::Interruption;
+
+pub use options::PostgresOptions;
+pub use tls::TlsMode;
+
+use self::migrate::Tables;
+use self::news::{Announcer, Listener};
+use self::options::Target;
+use self::session::{Sessions, WhenLost};
+use self::statements::Statements;
+use self::writer::Writer;
+use super::{
+    Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd,
+    History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, Owner, Page, RunCounts,
+    StepAttempt, Wakeups, WorkflowRun,
+};
+use crate::Clock;
+
+/// The schema that every SDK uses unless told otherwise.
+const DEFAULT_SCHEMA: &str = "openworkflow";
+
+/// Runs and steps in a PostgreSQL database (version 13 or newer), for any number of worker
+/// processes, shared with OpenWorkflow for TypeScript where it runs on the same schema.
+///
+/// A value is a handle: clones share the connections, which are closed with the last one. News
+/// travel between processes by LISTEN and NOTIFY; where that is not possible, as behind a pooler in
+/// transaction mode, polling finds the same work a little later.
+///
+/// ```no_run
+/// # async fn doc() -> Result<(), openworkflow::backend::BackendError> {
+/// use openworkflow::Postgres;
+///
+/// let backend = Postgres::connect("postgresql://app:secret@localhost/orders").await?;
+/// # drop(backend); Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Postgres(Arc<Inner>);
+
+pub(super) struct Inner {
+    sessions: Sessions,
+    sql: Statements,
+    announcer: Announcer,
+    writer: Writer,
+    wakeups: Arc<Wakeups>,
+    clock: Clock,
+    label: String,
+    schema: String,
+    /// When the runs of a namespace were last searched for passed deadlines.
+    swept: Mutex<HashMap<Arc<str>, Instant>>,
+    listener: OnceLock<JoinHandle<()>>,
+    /// Where the work goes on that callers need not, or cannot, wait for.
+    runtime: Handle,
+}
+
+impl Postgres {
+    /// Connects with a connection string and otherwise the default options, and creates or upgrades
+    /// the tables.
+    ///
+    /// # Errors
+    ///
+    /// As [`PostgresOptions::connect`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime with time and I/O enabled.
+    pub async fn connect(url: impl Into<String>) -> BackendResult<Self> {
+        Self::options().url(url).connect().await
+    }
+
+    /// Options to connect with.
+    pub fn options() -> PostgresOptions {
+        PostgresOptions::new()
+    }
+
+    /// Closes the connections. Operations fail with [`BackendError::Closed`] from now on, on all
+    /// clones.
+    pub fn close(&self) {
+        self.0.stop_listening();
+        self.0.sessions.pool().close();
+    }
+
+    async fn open(options: PostgresOptions) -> BackendResult<Self> {
+        options.check_schema()?;
+        let Target { config, tls, label } =
+            options.target(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
+        let tls = tls
+            .connector()
+            .map_err(|problem| BackendError::Unavailable {
+                database: label.clone(),
+                problem,
+                source: None,
+            })?;
+        let manager = Manager::from_config(
+            config.clone(),
+            tls.clone(),
+            ManagerConfig {
+                recycling_method: RecyclingMethod::Fast,
+            },
+        );
+        // Two at first: a pooler between us and the server shows on two connections only.
+        let pool = Pool::builder(manager)
+            .max_size(options.pool_size.max(2))
+            .build()
+            .map_err(|error| BackendError::Unavailable {
+                database: label.clone(),
+                problem: error.to_string(),
+                source: None,
+            })?;
+        let sessions = Sessions::new(pool);
+        let mut session = first_session(&sessions, options.connect_retry, &label).await?;
+        let tables = Tables {
+            schema: &options.schema,
+            label: &label,
+        };
+        tables.prepare(&mut session, options.migrate).await?;
+
+        let other = first_session(&sessions, Duration::ZERO, &label).await?;
+        let pooled = news::pooled_by_transaction(&session, &other)
+            .await
+            .map_err(fault::driver)?;
+        drop((session, other));
+        sessions.pool().resize(options.pool_size);
+        if pooled {
+            tracing::info!(
+                database = label,
+                "behind a pooler in transaction mode: statements are not prepared, and work of other processes is found by polling"
+            );
+            sessions.do_without_preparing();
+        }
+
+        let channel = news::channel(&options.schema);
+        let wakeups = Arc::new(Wakeups::new());
+        let inner = Arc::new(Inner {
+            sessions,
+            sql: Statements::new(&options.schema, &channel),
+            announcer: Announcer::new(),
+            writer: Writer::default(),
+            wakeups: Arc::clone(&wakeups),
+            clock: options.clock.clone(),
+            label,
+            schema: options.schema,
+            swept: Mutex::default(),
+            listener: OnceLock::new(),
+            runtime: Handle::current(),
+        });
+        if !pooled {
+            let listener = Listener {
+                config,
+                tls,
+                channel,
+                clock: options.clock,
+                wakeups,
+                backend: Arc::downgrade(&inner),
+            };
+            // Set once, here.
+            let _ = inner.listener.set(listener.start());
+        }
+        Ok(Self(inner))
+    }
+}
+
+/// A connection, waiting for a server that is down for up to `patience`.
+async fn first_session(
+    sessions: &Sessions,
+    patience: Duration,
+    label: &str,
+) -> BackendResult<Object> {
+    let began = Instant::now();
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let error = match sessions.pool().get().await {
+            Ok(session) => return Ok(session),
+            Err(PoolError::Backend(error)) => error,
+            Err(error) => return Err(fault::pool(error)),
+        };
+        let left = patience.saturating_sub(began.elapsed());
+        if !fault::is_worth_waiting(&error) || left.is_zero() {
+            return Err(fault::unavailable(error, label));
+        }
+        tokio::time::sleep(pause.min(left)).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+impl Inner {
+    fn stop_listening(&self) {
+        if let Some(listener) = self.listener.get() {
+            listener.abort();
+        }
+    }
+
+    /// The error of a guarded operation that found the run no longer its own.
+    async fn ownership_lost(&self, owner: &Owner) -> BackendError {
+        let call = [&&*owner.namespace_id as session::Param<'_>, &&*owner.run_id];
+        let rows = match self
+            .sessions
+            .one(WhenLost::Again, self.sql.why_lost.with(&call))
+            .await
+        {
+            Ok(rows) => rows,
+            Err(error) => return error,
+        };
+        let reason = rows.first().map_or(Ok(Interruption::LeaseLost), |row| {
+            let status: String = rows::value(row, 0)?;
+            let expired: Option<bool> = rows::value(row, 1)?;
+            Ok(match (status.as_str(), expired) {
+                ("canceled", _) => Interruption::Canceled,
+                ("failed", Some(true)) => Interruption::DeadlineExceeded,
+                _ => Interruption::LeaseLost,
+            })
+        });
+        match reason {
+            Ok(reason) => BackendError::OwnershipLost { reason },
+            Err(error) => error,
+        }
+    }
+
+    /// Whether it is time to look for passed deadlines again: about once per second and process,
+    /// because that has no index to help it.
+    fn is_sweep_due(&self, namespace_id: &Arc<str>) -> bool {
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        match swept.get_mut(namespace_id) {
+            Some(last) if now.duration_since(*last) < Duration::from_secs(1) => false,
+            Some(last) => {
+                *last = now;
+                true
+            }
+            None => {
+                swept.insert(Arc::clone(namespace_id), now);
+                true
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop_listening();
+    }
+}
+
+#[async_trait]
+impl Backend for Postgres {
+    fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    fn wakeups(&self) -> &Wakeups {
+        &self.0.wakeups
+    }
+
+    async fn create_run(&self, run: NewRun) -> BackendResult<(WorkflowRun, bool)> {
+        self.0.create_run(run).await
+    }
+
+    async fn get_run(&self, namespace_id: &str, id: &str) -> BackendResult<Option<WorkflowRun>> {
+        self.0.get_run(namespace_id, id).await
+    }
+
+    async fn list_runs(&self, query: ListRuns) -> BackendResult<Page<WorkflowRun>> {
+        self.0.list_runs(query).await
+    }
+
+    async fn count_runs(&self, namespace_id: &str) -> BackendResult<RunCounts> {
+        self.0.count_runs(namespace_id).await
+    }
+
+    async fn list_step_attempts(&self, query: ListSteps) -> BackendResult<Page<StepAttempt>> {
+        self.0.list_step_attempts(query).await
+    }
+
+    async fn cancel_run(&self, namespace_id: &str, id: &str) -> BackendResult<Cancellation> {
+        self.0.cancel_run(namespace_id, id).await
+    }
+
+    async fn send_signal(&self, signal: NewSignal) -> BackendResult<Vec<String>> {
+        self.0.send_signal(signal).await
+    }
+
+    async fn claim_runs(&self, claim: Claim) -> BackendResult<Vec<ClaimedRun>> {
+        self.0.claim_runs(claim).await
+    }
+
+    async fn load_history(&self, namespace_id: &str, run_id: &str) -> BackendResult<History> {
+        self.0.load_history(namespace_id, run_id).await
+    }
+
+    async fn extend_lease(&self, owner: &Owner, lease: Duration) -> BackendResult<()> {
+        self.0.extend_lease(owner, lease).await
+    }
+
+    async fn begin_step(&self, owner: &Owner, attempt: NewStepAttempt) -> BackendResult<()> {
+        self.0.begin_step(owner, attempt).await
+    }
+
+    async fn begin_child(
+        &self,
+        owner: &Owner,
+        attempt: NewStepAttempt,
+        child: NewRun,
+    ) -> BackendResult<WorkflowRun> {
+        self.0.begin_child(owner, attempt, child).await
+    }
+
+    async fn end_step(&self, owner: &Owner, ended: EndedStep) -> BackendResult<()> {
+        self.0.end_step(owner, ended).await
+    }
+
+    async fn end_execution(&self, owner: &Owner, end: ExecutionEnd) -> BackendResult<()> {
+        self.0.end_execution(owner, end).await
+    }
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres")
+            .field("database", &self.0.label)
+            .field("schema", &self.0.schema)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,464 @@
+//! Runs: created, read, claimed, ended.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use tokio_postgres::types::Type;
+
+use super::news::News;
+use super::rows::RUN_WIDTH;
+use super::session::{Json, Param, WhenLost};
+use super::{Inner, rows};
+use crate::Clock;
+use crate::backend::{
+    BackendError, BackendResult, Cancellation, Claim, ClaimedRun, ExecutionEnd, ListRuns, NewRun,
+    Owner, Page, PageEdge, RunCounts, RunStatus, WorkflowRun, codec,
+};
+
+/// For how long an idempotency key stands for the run it created.
+const KEY_VALIDITY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// No lease is longer, so that no addition overflows in the database.
+const LONGEST_LEASE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// What creations lock. OpenWorkflow for TypeScript locks the same, made of the same text.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CreationKey<'a> {
+    namespace_id: &'a str,
+    workflow_name: &'a str,
+    idempotency_key: &'a str,
+}
+
+/// The parameters that statements creating a run have in common.
+pub(super) struct NewRunParams<'a> {
+    pub(super) run: &'a NewRun,
+    pub(super) lock: String,
+    /// Since when a run with the same key counts.
+    pub(super) window: SystemTime,
+    context: Option<Json<String>>,
+    input: Option<Json<&'a str>>,
+    available_at: Option<SystemTime>,
+    deadline_at: Option<SystemTime>,
+}
+
+impl<'a> NewRunParams<'a> {
+    pub(super) fn new(run: &'a NewRun, clock: &Clock) -> Self {
+        let key = CreationKey {
+            namespace_id: &run.namespace_id,
+            workflow_name: &run.workflow_name,
+            idempotency_key: run.idempotency_key.as_deref().unwrap_or_default(),
+        };
+        let now = clock.now();
+        Self {
+            run,
+            lock: serde_json::to_string(&key).unwrap_or_default(),
+            window: rows::time(
+                now.checked_sub(KEY_VALIDITY)
+                    .unwrap_or(SystemTime::UNIX_EPOCH),
+            ),
+            context: run.context_json().map(Json),
+            input: (!run.input.is_null()).then(|| Json(run.input.expose())),
+            available_at: run.available_at.map(rows::time),
+            deadline_at: run.deadline_at.map(rows::time),
+        }
+    }
+
+    pub(super) fn params(&self) -> Vec<Param<'_>> {
+        vec![
+            &self.run.namespace_id,
+            &self.run.id,
+            &self.run.workflow_name,
+            &self.run.version,
+            &self.context,
+            &self.input,
+            &self.run.parent_step_attempt_id,
+            &self.available_at,
+            &self.deadline_at,
+        ]
+    }
+}
+
+impl Inner {
+    /// Tells everybody of a run that is or becomes due, after the commit. `told` says whether other
+    /// processes know already.
+    pub(super) fn due(self: &Arc<Self>, at: Option<SystemTime>, told: bool) {
+        let now = self.clock.now();
+        self.wakeups.work_due(at.unwrap_or(now), now);
+        if !told {
+            self.tell(News::Due(at));
+        }
+    }
+
+    fn ended(self: &Arc<Self>, run_id: &str, told: bool) {
+        self.wakeups.run_ended(run_id);
+        if !told {
+            self.tell(News::Ended(run_id));
+        }
+    }
+
+    pub(super) async fn create_run(
+        self: &Arc<Self>,
+        run: NewRun,
+    ) -> BackendResult<(WorkflowRun, bool)> {
+        let new = NewRunParams::new(&run, &self.clock);
+        let notice = self.announcer.now(News::Due(run.available_at));
+        let mut params = new.params();
+        let (created, found) = if run.idempotency_key.is_some() {
+            params.extend([&run.idempotency_key as Param<'_>, &new.window, &notice]);
+            let lock: [Param<'_>; 1] = [&new.lock];
+            let calls = [
+                self.sql.lock_key.with(&lock),
+                self.sql.create_run_by_key.with(&params),
+            ];
+            let results = self.sessions.all(WhenLost::Again, &calls).await?;
+            let row = results.last().and_then(|rows| rows.first());
+            let row = row.ok_or_else(no_answer)?;
+            let found: bool = rows::value(row, RUN_WIDTH)?;
+            let created = rows::run(row)?;
+            // Found is what somebody else created; our own may be found when the answer was lost.
+            let found = found && created.id != run.id;
+            (created, found)
+        } else {
+            params.push(&notice);
+            let call = self.sql.create_run.with(&params);
+            let rows = self.sessions.one(WhenLost::Again, call).await?;
+            let created = match rows.first() {
+                Some(row) => rows::run(row)?,
+                None => self
+                    .get_run(&run.namespace_id, &run.id)
+                    .await?
+                    .ok_or_else(no_answer)?,
+            };
+            (created, false)
+        };
+        if !found {
+            self.due(run.available_at, notice.is_some());
+        }
+        Ok((created, found))
+    }
+
+    pub(super) async fn get_run(
+        &self,
+        namespace_id: &str,
+        id: &str,
+    ) -> BackendResult<Option<WorkflowRun>> {
+        let params: [Param<'_>; 2] = [&namespace_id, &id];
+        let rows = self
+            .sessions
+            .one(WhenLost::Again, self.sql.get_run.with(&params))
+            .await?;
+        rows.first().map(rows::run).transpose()
+    }
+
+    pub(super) async fn list_runs(&self, query: ListRuns) -> BackendResult<Page<WorkflowRun>> {
+        let limit = i64::from(query.window.limit) + 1;
+        let status = query.status.as_ref().map(RunStatus::as_str);
+        let edge = match &query.window.from {
+            None => None,
+            Some(PageEdge::After(cursor)) => Some((false, cursor)),
+            Some(PageEdge::Before(cursor)) => Some((true, cursor)),
+        };
+        let backwards = edge.is_some_and(|(backwards, _)| backwards);
+        let edge = edge.map(|(_, cursor)| (rows::time(cursor.created_at()), cursor.id()));
+
+        // One text for each combination, so that each has a plan of its own.
+        let mut conditions = String::new();
+        let mut types = vec![Type::TEXT, Type::INT8];
+        let mut params: Vec<Param<'_>> = vec![&query.namespace_id, &limit];
+        if let Some(status) = &status {
+            types.push(Type::TEXT);
+            params.push(status);
+            conditions.push_str(&format!(" AND r.status = ${}", params.len()));
+        }
+        if let Some(name) = &query.workflow_name {
+            types.push(Type::TEXT);
+            params.push(name);
+            conditions.push_str(&format!(" AND r.workflow_name = ${}", params.len()));
+        }
+        if let Some((created_at, id)) = &edge {
+            types.extend([Type::TIMESTAMPTZ, Type::TEXT]);
+            params.extend([created_at as Param<'_>, id]);
+            conditions.push_str(&format!(
+                " AND (r.created_at, r.id) {} (${}, ${})",
+                if backwards { ">" } else { "<" },
+                params.len() - 1,
+                params.len()
+            ));
+        }
+        let statement = self.sql.list_runs(&conditions, backwards, &types);
+        let rows = self
+            .sessions
+            .one(WhenLost::Again, statement.with(&params))
+            .await?;
+        let runs = rows.iter().map(rows::run).collect::<Result<Vec<_>, _>>()?;
+        Ok(Page::assemble(runs, &query.window, WorkflowRun::cursor))
+    }
+
+    pub(super) async fn count_runs(&self, namespace_id: &str) -> BackendResult<RunCounts> {
+        let params: [Param<'_>; 1] = [&namespace_id];
+        let rows = self
+            .sessions
+            .one(WhenLost::Again, self.sql.count_runs.with(&params))
+            .await?;
+        let mut counts = RunCounts::default();
+        for row in &rows {
+            let status: String = rows::value(row, 0)?;
+            let count: i64 = rows::value(row, 1)?;
+            counts.add(&status.as_str().into(), u64::try_from(count).unwrap_or(0));
+        }
+        Ok(counts)
+    }
+
+    pub(super) async fn cancel_run(
+        self: &Arc<Self>,
+        namespace_id: &str,
+        id: &str,
+    ) -> BackendResult<Cancellation> {
+        let notice = self.announcer.now(News::Ended(id));
+        let params: [Param<'_>; 3] = [&namespace_id, &id, &notice];
+        let calls = [self.sql.cancel.with(&params)];
+        let canceled = self.end_with_parent(namespace_id, id, &calls).await?;
+        if canceled {
+            self.ended(id, notice.is_some());
+            return Ok(Cancellation::Canceled);
+        }
+        Ok(match self.get_run(namespace_id, id).await? {
+            None => Cancellation::NotFound,
+            Some(run) if run.status == RunStatus::Canceled => Cancellation::Canceled,
+            Some(run) => Cancellation::AlreadyEnded(run.status),
+        })
+    }
+
+    /// Ends a run by the last of `calls`, and wakes its parent in the same transaction. Says whether
+    /// it was ended.
+    async fn end_with_parent(
+        self: &Arc<Self>,
+        namespace_id: &str,
+        id: &str,
+        calls: &[super::session::Call<'_>],
+    ) -> BackendResult<bool> {
+        let ids = [id];
+        // Whether a parent wakes is not known yet; the news of it go separately.
+        let notice: Option<String> = None;
+        let wake: [Param<'_>; 3] = [&namespace_id, &&ids[..], &notice];
+        let calls: Vec<_> = calls
+            .iter()
+            .copied()
+            .chain([self.sql.wake_parents.with(&wake)])
+            .collect();
+        let results = self.sessions.all(WhenLost::Again, &calls).await?;
+        let [.., ended, woken] = results.as_slice() else {
+            return Ok(false);
+        };
+        if !woken.is_empty() {
+            self.due(None, false);
+        }
+        Ok(!ended.is_empty())
+    }
+
+    pub(super) async fn claim_runs(
+        self: &Arc<Self>,
+        claim: Claim,
+    ) -> BackendResult<Vec<ClaimedRun>> {
+        if self.is_sweep_due(&claim.namespace_id) {
+            self.sweep(&claim.namespace_id).await?;
+        }
+        if claim.worker_ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let worker_ids: Vec<&str> = claim.worker_ids.iter().map(|id| &**id).collect();
+        let lease = claim.lease.min(LONGEST_LEASE).as_secs_f64();
+        let namespace_id = &*claim.namespace_id;
+        let mut params: Vec<Param<'_>> = vec![&namespace_id, &worker_ids, &lease];
+        let keys: Option<(Vec<&str>, Vec<Option<&str>>)> = claim.workflows.as_ref().map(|keys| {
+            let keys = keys.iter();
+            keys.map(|key| (key.name.as_str(), key.version.as_deref()))
+                .unzip()
+        });
+        let call = match &keys {
+            None => self.sql.claim.with(&params),
+            Some((names, versions)) => {
+                params.extend([names as Param<'_>, versions]);
+                self.sql.claim_of.with(&params)
+            }
+        };
+        // If the answer is lost, what was claimed becomes due again when the lease ends.
+        let rows = self.sessions.one(WhenLost::Report, call).await?;
+        rows.iter()
+            .map(|row| {
+                let id: String = rows::value(row, 1)?;
+                let attempts: i32 = rows::value(row, 10)?;
+                let worker_id: Option<String> = rows::value(row, 12)?;
+                let taken_over: bool = rows::value(row, RUN_WIDTH)?;
+                let attempts = u32::try_from(attempts).unwrap_or(0);
+                let run = rows::run(row);
+                Ok(ClaimedRun::new(
+                    id,
+                    worker_id.unwrap_or_default(),
+                    attempts,
+                    taken_over,
+                    run,
+                ))
+            })
+            .collect()
+    }
+
+    /// Fails the runs whose deadline passed, and wakes their parents.
+    async fn sweep(self: &Arc<Self>, namespace_id: &str) -> BackendResult<()> {
+        let params: [Param<'_>; 1] = [&namespace_id];
+        let expired = self
+            .sessions
+            .one(WhenLost::Again, self.sql.find_expired.with(&params))
+            .await?;
+        if expired.is_empty() {
+            return Ok(());
+        }
+        let ids = expired
+            .iter()
+            .map(|row| rows::value::<String>(row, 0))
+            .collect::<Result<Vec<_>, _>>()?;
+        let error = codec::encode_error(&codec::deadline_error());
+        let error = Json(&error);
+        let notice: Option<String> = None;
+        let sweep: [Param<'_>; 3] = [&namespace_id, &ids, &error];
+        let wake: [Param<'_>; 3] = [&namespace_id, &ids, &notice];
+        let calls = [
+            self.sql.sweep.with(&sweep),
+            self.sql.wake_parents.with(&wake),
+        ];
+        let results = self.sessions.all(WhenLost::Again, &calls).await?;
+        let [swept, woken] = results.as_slice() else {
+            return Ok(());
+        };
+        for row in swept {
+            self.ended(&rows::value::<String>(row, 0)?, false);
+        }
+        if !woken.is_empty() {
+            self.due(None, false);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn extend_lease(&self, owner: &Owner, lease: Duration) -> BackendResult<()> {
+        let lease = lease.min(LONGEST_LEASE).as_secs_f64();
+        let params: [Param<'_>; 4] = [
+            &&*owner.namespace_id,
+            &&*owner.run_id,
+            &&*owner.worker_id,
+            &lease,
+        ];
+        let call = self.sql.extend_lease.with(&params);
+        let rows = self.sessions.one(WhenLost::Again, call).await?;
+        if rows.is_empty() {
+            return Err(self.ownership_lost(owner).await);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn end_execution(
+        self: &Arc<Self>,
+        owner: &Owner,
+        end: ExecutionEnd,
+    ) -> BackendResult<()> {
+        match end {
+            ExecutionEnd::Complete { output } => {
+                let output = (!output.is_null()).then(|| Json(output.expose()));
+                self.end_run(owner, &output, None).await
+            }
+            ExecutionEnd::Fail { error } => {
+                let finished_at = rows::time(self.clock.now());
+                self.end_run(owner, &Some(Json(&error)), Some(finished_at))
+                    .await
+            }
+            ExecutionEnd::Retry { error, at, waits } => {
+                self.put_away(owner, at, &waits, Some(Json(&error))).await
+            }
+            ExecutionEnd::Park { until, waits } => self.put_away(owner, until, &waits, None).await,
+        }
+    }
+
+    /// Completes the run with a value, or fails it where `failed_at` is given.
+    async fn end_run(
+        self: &Arc<Self>,
+        owner: &Owner,
+        value: &Option<Json<&str>>,
+        failed_at: Option<SystemTime>,
+    ) -> BackendResult<()> {
+        let notice = self.announcer.now(News::Ended(&owner.run_id));
+        let guard: [Param<'_>; 3] = [&&*owner.namespace_id, &&*owner.run_id, &&*owner.worker_id];
+        let mut params: Vec<Param<'_>> = guard.to_vec();
+        params.extend([value as Param<'_>, &notice]);
+        let (alone, with_parent) = match &failed_at {
+            None => (&self.sql.complete, &self.sql.complete_child),
+            Some(at) => {
+                params.push(at);
+                (&self.sql.fail, &self.sql.fail_child)
+            }
+        };
+        // Most runs are nobody's children, and need one statement only.
+        let rows = self
+            .sessions
+            .one(WhenLost::Again, alone.with(&params))
+            .await?;
+        if rows.is_empty() {
+            let calls = [with_parent.with(&params)];
+            let (namespace_id, run_id) = (&owner.namespace_id, &owner.run_id);
+            if !self.end_with_parent(namespace_id, run_id, &calls).await? {
+                return Err(self.ownership_lost(owner).await);
+            }
+        }
+        self.ended(&owner.run_id, notice.is_some());
+        Ok(())
+    }
+
+    async fn put_away(
+        self: &Arc<Self>,
+        owner: &Owner,
+        until: SystemTime,
+        waits: &[Arc<str>],
+        error: Option<Json<&str>>,
+    ) -> BackendResult<()> {
+        let until = rows::time(until);
+        let waits: Vec<&str> = waits.iter().map(|id| &**id).collect();
+        let guard: [Param<'_>; 3] = [&&*owner.namespace_id, &&*owner.run_id, &&*owner.worker_id];
+        let mut params: Vec<Param<'_>> = guard.to_vec();
+        params.extend([&until as Param<'_>, &waits]);
+        let statement = match &error {
+            None => &self.sql.park,
+            Some(error) => {
+                params.push(error);
+                &self.sql.retry
+            }
+        };
+        let put = statement.with(&params);
+        // With nothing to look at that somebody else might write, there is nothing to lock against.
+        let results = if waits.is_empty() {
+            vec![self.sessions.one(WhenLost::Again, put).await?]
+        } else {
+            let calls = [self.sql.lock_owned.with(&guard), put];
+            self.sessions.all(WhenLost::Again, &calls).await?
+        };
+        let Some(row) = results.last().and_then(|rows| rows.first()) else {
+            return Err(self.ownership_lost(owner).await);
+        };
+        let at_once: bool = rows::value(row, 0)?;
+        if at_once {
+            self.due(None, false);
+        } else {
+            // This process remembers when; if it is gone by then, others find the run by polling.
+            self.wakeups.work_due(until, self.clock.now());
+        }
+        Ok(())
+    }
+}
+
+/// The statement that creates a run gave no row, although it must.
+fn no_answer() -> BackendError {
+    BackendError::Driver {
+        message: "the database did not return the created run".to_owned(),
+        transient: false,
+        source: "no row".into(),
+    }
+}

@@ -1,0 +1,262 @@
+//! Statements and transactions on pooled connections, and what is done when one fails.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use deadpool_postgres::{Object, Pool};
+use futures_util::future;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Error, Row, Statement};
+
+use super::fault::{self, Remedy};
+use crate::backend::BackendResult;
+
+/// How often an operation is done again after a deadlock or a serialization failure.
+const REPEATS: u32 = 8;
+
+/// A statement with its parameters' types, so that it can be sent without being prepared first.
+pub(super) struct Query {
+    text: String,
+    types: Vec<Type>,
+}
+
+pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
+
+/// A statement to be executed.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    query: &'a Query,
+    params: &'a [Param<'a>],
+}
+
+impl Query {
+    pub(super) fn new(text: String, types: &[Type]) -> Self {
+        Self {
+            text,
+            types: types.to_vec(),
+        }
+    }
+
+    pub(super) fn with<'a>(&'a self, params: &'a [Param<'a>]) -> Call<'a> {
+        Call {
+            query: self,
+            params,
+        }
+    }
+}
+
+/// What to do when the connection breaks before the answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhenLost {
+    /// Doing it twice is the same as doing it once: do it again.
+    Again,
+    /// It may have happened: let the caller find out.
+    Report,
+}
+
+/// The pool, and how statements travel.
+pub(super) struct Sessions {
+    pool: Pool,
+    /// Whether statements are prepared and kept. Off behind a pooler in transaction mode, where each
+    /// transaction may reach another session of the server.
+    prepares: AtomicBool,
+}
+
+impl Sessions {
+    pub(super) fn new(pool: Pool) -> Self {
+        Self {
+            pool,
+            prepares: AtomicBool::new(true),
+        }
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(super) fn do_without_preparing(&self) {
+        self.prepares.store(false, Ordering::Relaxed);
+    }
+
+    /// Executes one statement in a transaction of its own.
+    pub(super) async fn one(&self, when_lost: WhenLost, call: Call<'_>) -> BackendResult<Vec<Row>> {
+        let mut results = self.all(when_lost, &[call]).await?;
+        Ok(results.pop().unwrap_or_default())
+    }
+
+    /// Executes statements in one transaction and one round trip. Once this was polled, dropping it
+    /// does not stop the transaction.
+    pub(super) async fn all(
+        &self,
+        when_lost: WhenLost,
+        calls: &[Call<'_>],
+    ) -> BackendResult<Vec<Vec<Row>>> {
+        let mut repeats = 0;
+        let mut reconnected = false;
+        loop {
+            let session = self.pool.get().await.map_err(fault::pool)?;
+            let prepares = self.prepares.load(Ordering::Relaxed);
+            let error = match execute(&session, prepares, calls).await {
+                Ok(rows) => return Ok(rows),
+                Err(error) => error,
+            };
+            match fault::remedy(&error) {
+                Remedy::Repeat if repeats < REPEATS => {
+                    drop(session);
+                    tokio::time::sleep(pause(repeats)).await;
+                    repeats += 1;
+                }
+                Remedy::Unprepared if prepares => {
+                    tracing::warn!(
+                        "prepared statements do not survive on the way to the server, probably because of a pooler in transaction mode: going on without them"
+                    );
+                    self.do_without_preparing();
+                }
+                Remedy::Reconnect => {
+                    // Not back into the pool, even if the driver has not noticed yet.
+                    drop(Object::take(session));
+                    if when_lost == WhenLost::Report || reconnected {
+                        return Err(fault::driver(error));
+                    }
+                    reconnected = true;
+                }
+                Remedy::Relocate => {
+                    drop(Object::take(session));
+                    return Err(fault::driver(error));
+                }
+                Remedy::Repeat | Remedy::Unprepared | Remedy::None => {
+                    return Err(fault::driver(error));
+                }
+            }
+        }
+    }
+}
+
+/// Between one and two times 5 ms, doubled each time: those who collided must not collide again.
+fn pause(repeats: u32) -> Duration {
+    let jitter = uuid::Uuid::new_v4().as_bytes()[0];
+    let base = 5u64 << repeats.min(6);
+    Duration::from_millis(base + base * u64::from(jitter) / 255)
+}
+
+async fn execute(
+    session: &Object,
+    prepares: bool,
+    calls: &[Call<'_>],
+) -> Result<Vec<Vec<Row>>, Error> {
+    let mut statements = Vec::with_capacity(calls.len());
+    for call in calls {
+        statements.push(if prepares {
+            let query = call.query;
+            let statement = session.prepare_typed_cached(&query.text, &query.types);
+            Some(statement.await?)
+        } else {
+            None
+        });
+    }
+    let mut answers = calls
+        .iter()
+        .zip(&statements)
+        .map(|(call, statement)| send(session, *call, statement.as_ref()));
+    if calls.len() <= 1 {
+        return match answers.next() {
+            Some(answer) => Ok(vec![answer.await?]),
+            None => Ok(Vec::new()),
+        };
+    }
+    // All of these are sent when they are first polled, in order and without waiting for answers.
+    // If a statement fails, the server refuses the rest and turns the COMMIT into a ROLLBACK.
+    let (begun, answers, committed) = future::join3(
+        session.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED"),
+        all_in_order(answers),
+        session.batch_execute("COMMIT"),
+    )
+    .await;
+    begun?;
+    let rows = answers.into_iter().collect::<Result<_, _>>()?;
+    committed?;
+    Ok(rows)
+}
+
+async fn send(
+    session: &Object,
+    call: Call<'_>,
+    statement: Option<&Statement>,
+) -> Result<Vec<Row>, Error> {
+    match statement {
+        Some(statement) => session.query(statement, call.params).await,
+        None => {
+            let types = call.query.types.iter().cloned();
+            let params: Vec<_> = call.params.iter().copied().zip(types).collect();
+            session.query_typed(&call.query.text, &params).await
+        }
+    }
+}
+
+/// `future::join_all`, which promises no order of polling, with one.
+fn all_in_order<F: Future>(
+    futures: impl Iterator<Item = F>,
+) -> impl Future<Output = Vec<F::Output>> {
+    let mut futures: Vec<_> = futures.map(|f| Box::pin(future::maybe_done(f))).collect();
+    future::poll_fn(move |cx| {
+        let mut ready = true;
+        for future in &mut futures {
+            ready &= future.as_mut().poll(cx).is_ready();
+        }
+        if !ready {
+            return Poll::Pending;
+        }
+        let outputs = futures.iter_mut().filter_map(|f| f.as_mut().take_output());
+        Poll::Ready(outputs.collect())
+    })
+}
+
+/// JSON text on its way into a column of type `jsonb`. `Debug` hides it: the driver logs parameters.
+#[derive(Clone, Copy)]
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: AsRef<str>> std::fmt::Debug for Json<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Json({} bytes)", self.0.as_ref().len())
+    }
+}
+
+/// The version of the binary form of `jsonb`, which is this byte and the text.
+const JSONB_VERSION: u8 = 1;
+
+impl<T: AsRef<str>> ToSql for Json<T> {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(&[JSONB_VERSION]);
+        out.extend_from_slice(self.0.as_ref().as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::JSONB
+    }
+
+    to_sql_checked!();
+}
+
+/// JSON text out of a column of type `jsonb`.
+pub(super) struct JsonText(pub(super) String);
+
+impl<'a> FromSql<'a> for JsonText {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        match raw.split_first() {
+            Some((&JSONB_VERSION, text)) => Ok(Self(std::str::from_utf8(text)?.to_owned())),
+            _ => Err("an unknown binary form of jsonb".into()),
+        }
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::JSONB
+    }
+}

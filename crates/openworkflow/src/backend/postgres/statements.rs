@@ -1,0 +1,564 @@
+//! The statements, with the schema's name filled in.
+
+use tokio_postgres::types::Type;
+
+use super::rows::{RUN_COLUMNS, STEP_COLUMNS};
+use super::session::Query;
+
+const TEXT: Type = Type::TEXT;
+const TEXTS: Type = Type::TEXT_ARRAY;
+const JSONB: Type = Type::JSONB;
+const JSONBS: Type = Type::JSONB_ARRAY;
+const TIME: Type = Type::TIMESTAMPTZ;
+const FLOAT: Type = Type::FLOAT8;
+const FLOATS: Type = Type::FLOAT8_ARRAY;
+
+/// `$1`, `$2`, `$3` are the namespace, the run and the worker.
+const OWNED: &str = "namespace_id = $1 AND id = $2 AND status = 'running' AND worker_id = $3";
+
+const LOCK_OWNED: &str = "SELECT 1 FROM {runs} WHERE {owned} FOR NO KEY UPDATE";
+
+const WHY_LOST: &str = "
+    SELECT status, deadline_at <= now() FROM {runs} WHERE namespace_id = $1 AND id = $2";
+
+const GET_RUN: &str = "SELECT {run_columns} FROM {runs} r WHERE r.namespace_id = $1 AND r.id = $2";
+
+const COUNT_RUNS: &str =
+    "SELECT status, count(*) FROM {runs} WHERE namespace_id = $1 GROUP BY status";
+
+/// A second insertion with the same id finds the first, whose answer was lost with a connection.
+const CREATE_RUN: &str = "
+    WITH created AS (
+        INSERT INTO {runs} AS r (
+            namespace_id, id, workflow_name, version, status, idempotency_key, config, context,
+            input, attempts, parent_step_attempt_namespace_id, parent_step_attempt_id,
+            available_at, deadline_at, created_at, updated_at
+        ) VALUES (
+            $1, $2, $3, $4, 'pending', NULL, '{}', $5, $6, 0,
+            CASE WHEN $7::text IS NULL THEN NULL ELSE $1 END, $7,
+            coalesce($8, now()), $9, date_trunc('milliseconds', now()), now()
+        )
+        ON CONFLICT (namespace_id, id) DO NOTHING
+        RETURNING {run_columns}
+    )
+    SELECT created.*, {notify} FROM created";
+
+const LOCK_KEY: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
+
+/// Of the row that an idempotency key stands for: the oldest one that is young enough.
+const FIND_BY_KEY: &str = "
+    SELECT {run_columns} FROM {runs} r
+    WHERE r.namespace_id = $1 AND r.workflow_name = $3 AND r.idempotency_key = $10
+        AND r.created_at >= $11
+    ORDER BY r.created_at, r.id LIMIT 1";
+
+const CREATE_RUN_BY_KEY: &str = "
+    WITH existing AS ({find_by_key}),
+    created AS (
+        INSERT INTO {runs} AS r (
+            namespace_id, id, workflow_name, version, status, idempotency_key, config, context,
+            input, attempts, parent_step_attempt_namespace_id, parent_step_attempt_id,
+            available_at, deadline_at, created_at, updated_at
+        )
+        SELECT
+            $1, $2, $3, $4, 'pending', $10, '{}', $5, $6, 0,
+            CASE WHEN $7::text IS NULL THEN NULL ELSE $1 END, $7,
+            coalesce($8, now()), $9, date_trunc('milliseconds', now()), now()
+        WHERE NOT EXISTS (SELECT 1 FROM existing)
+        RETURNING {run_columns}
+    )
+    SELECT existing.*, true, NULL FROM existing
+    UNION ALL
+    SELECT created.*, false, {notify}::text FROM created";
+
+/// The attempt, its child and the link between them. A child that is linked already is the answer,
+/// then one with the idempotency key, then a new one. The child's parent columns are the attempt
+/// (`$7`); `$13` is the parent run.
+const BEGIN_CHILD: &str = "
+    WITH owned AS (
+        SELECT 1 FROM {runs}
+        WHERE namespace_id = $1 AND id = $13 AND status = 'running' AND worker_id = $14
+    ),
+    by_link AS (
+        SELECT {run_columns} FROM {steps} s
+        JOIN {runs} r ON r.namespace_id = s.child_workflow_run_namespace_id
+            AND r.id = s.child_workflow_run_id
+        WHERE s.namespace_id = $1 AND s.id = $7 AND s.workflow_run_id = $13
+    ),
+    existing AS (
+        SELECT * FROM by_link
+        UNION ALL
+        SELECT * FROM ({find_by_key}) by_key WHERE NOT EXISTS (SELECT 1 FROM by_link)
+    ),
+    created AS (
+        INSERT INTO {runs} AS r (
+            namespace_id, id, workflow_name, version, status, idempotency_key, config, context,
+            input, attempts, parent_step_attempt_namespace_id, parent_step_attempt_id,
+            available_at, deadline_at, created_at, updated_at
+        )
+        SELECT
+            $1, $2, $3, $4, 'pending', $10, '{}', $5, $6, 0, $1, $7,
+            coalesce($8, now()), $9, date_trunc('milliseconds', now()), now()
+        FROM owned
+        WHERE NOT EXISTS (SELECT 1 FROM existing)
+        RETURNING {run_columns}
+    ),
+    child AS (
+        SELECT existing.*, true AS found FROM existing
+        UNION ALL
+        SELECT created.*, false FROM created
+    ),
+    linked AS (
+        INSERT INTO {steps} AS s (
+            namespace_id, id, workflow_run_id, step_name, kind, status, config, context,
+            child_workflow_run_namespace_id, child_workflow_run_id,
+            started_at, created_at, updated_at
+        )
+        SELECT
+            $1, $7, $13, $15, $16, 'running', '{}', $17, child.namespace_id, child.id,
+            now() - $18 * interval '1 second',
+            date_trunc('milliseconds', now() - $18 * interval '1 second'), now()
+        FROM child, owned
+        ON CONFLICT (namespace_id, id) DO UPDATE SET
+            child_workflow_run_namespace_id = excluded.child_workflow_run_namespace_id,
+            child_workflow_run_id = excluded.child_workflow_run_id,
+            updated_at = now()
+        WHERE s.workflow_run_id = excluded.workflow_run_id AND s.child_workflow_run_id IS NULL
+    )
+    SELECT child.*, CASE WHEN NOT child.found THEN {notify} END FROM child, owned";
+
+/// Due runs for free workers, pending ones first. Each status is walked along its index, so that a
+/// long queue is not sorted for every claim, and one worker's locks make others look further.
+/// `sleeping` rows were written by old versions only.
+const CLAIM: &str = "
+    WITH free AS (SELECT worker, n FROM unnest($2) WITH ORDINALITY AS f (worker, n)),
+    pending AS (
+        SELECT r.id, r.worker_id, r.available_at, r.created_at FROM {runs} r
+        WHERE r.namespace_id = $1 AND r.status = 'pending' AND {claimable}
+        ORDER BY r.available_at, r.created_at
+        LIMIT cardinality($2) FOR NO KEY UPDATE SKIP LOCKED
+    ),
+    started AS (
+        SELECT r.id, r.worker_id, r.available_at, r.created_at FROM {runs} r
+        WHERE r.namespace_id = $1 AND r.status = 'running' AND {claimable}
+        ORDER BY r.available_at, r.created_at
+        LIMIT cardinality($2) - (SELECT count(*) FROM pending) FOR NO KEY UPDATE SKIP LOCKED
+    ),
+    asleep AS (
+        SELECT r.id, r.worker_id, r.available_at, r.created_at FROM {runs} r
+        WHERE r.namespace_id = $1 AND r.status = 'sleeping' AND {claimable}
+        ORDER BY r.available_at, r.created_at
+        LIMIT cardinality($2) - (SELECT count(*) FROM pending) FOR NO KEY UPDATE SKIP LOCKED
+    ),
+    chosen AS (
+        SELECT c.*, row_number() OVER (ORDER BY c.place, c.available_at, c.created_at) AS n
+        FROM (
+            SELECT 0 AS place, * FROM pending
+            UNION ALL SELECT 1, * FROM started
+            UNION ALL SELECT 1, * FROM asleep
+        ) c
+    ),
+    claimed AS (
+        UPDATE {runs} r SET
+            status = 'running',
+            attempts = least(r.attempts, 2147483646) + 1,
+            worker_id = free.worker,
+            available_at = now() + $3 * interval '1 second',
+            started_at = coalesce(r.started_at, now()),
+            updated_at = now()
+        FROM chosen JOIN free USING (n)
+        WHERE r.namespace_id = $1 AND r.id = chosen.id
+        RETURNING {run_columns}, chosen.worker_id IS NOT NULL AS taken_over, chosen.n
+    )
+    SELECT * FROM claimed ORDER BY n";
+
+const CLAIMABLE: &str = "
+    r.available_at <= now() AND (r.deadline_at IS NULL OR r.deadline_at > now())";
+
+/// `$4` and `$5` are names and versions side by side.
+const CLAIMABLE_OF: &str = "
+    r.available_at <= now() AND (r.deadline_at IS NULL OR r.deadline_at > now())
+    AND r.workflow_name = ANY ($4) AND EXISTS (
+        SELECT 1 FROM unnest($4, $5) AS k (name, version)
+        WHERE k.name = r.workflow_name AND k.version IS NOT DISTINCT FROM r.version
+    )";
+
+const FIND_EXPIRED: &str = "
+    SELECT id, parent_step_attempt_id IS NOT NULL FROM {runs}
+    WHERE namespace_id = $1 AND status IN ('pending', 'running', 'sleeping')
+        AND deadline_at <= now()";
+
+/// Runs that somebody writes right now are left to the next sweep.
+const SWEEP: &str = "
+    WITH due AS (
+        SELECT id FROM {runs}
+        WHERE namespace_id = $1 AND id = ANY ($2)
+            AND status IN ('pending', 'running', 'sleeping') AND deadline_at <= now()
+        FOR NO KEY UPDATE SKIP LOCKED
+    ),
+    swept AS (
+        UPDATE {runs} r SET
+            status = 'failed', error = $3, worker_id = NULL, available_at = NULL,
+            finished_at = now(), updated_at = now()
+        FROM due WHERE r.namespace_id = $1 AND r.id = due.id
+        RETURNING r.id, r.parent_step_attempt_namespace_id, r.parent_step_attempt_id
+    ),
+    parents AS ({lock_parents})
+    SELECT swept.id, (SELECT count(*) FROM parents) FROM swept";
+
+const CANCEL: &str = "
+    WITH swept AS (
+        UPDATE {runs} SET
+            status = 'canceled', worker_id = NULL, available_at = NULL,
+            finished_at = now(), updated_at = now()
+        WHERE namespace_id = $1 AND id = $2 AND status IN ('pending', 'running', 'sleeping')
+        RETURNING id, parent_step_attempt_namespace_id, parent_step_attempt_id
+    ),
+    parents AS ({lock_parents})
+    SELECT (SELECT count(*) FROM parents), {notify} FROM swept";
+
+/// Locks the run that waits for a child which has just ended, whatever state it is in: if it is
+/// about to park, one of the two must see the other. Whether it is woken is decided by the next
+/// statement, which sees what was committed until this lock was granted.
+const LOCK_PARENTS: &str = "
+    SELECT 1 FROM {runs} p
+    WHERE (p.namespace_id, p.id) IN (
+        SELECT s.namespace_id, s.workflow_run_id FROM {steps} s
+        JOIN swept ON s.namespace_id = swept.parent_step_attempt_namespace_id
+            AND s.id = swept.parent_step_attempt_id
+    )
+    AND NOT EXISTS (SELECT 1 FROM swept WHERE swept.id = p.id AND p.namespace_id = $1)
+    ORDER BY p.id
+    FOR NO KEY UPDATE OF p";
+
+/// Wakes the runs that wait for one of the children `$2`, which have ended.
+const WAKE_PARENTS: &str = "
+    WITH woken AS (
+        UPDATE {runs} p SET available_at = now(), updated_at = now()
+        FROM {runs} c
+        JOIN {steps} s ON s.namespace_id = c.parent_step_attempt_namespace_id
+            AND s.id = c.parent_step_attempt_id
+        WHERE c.namespace_id = $1 AND c.id = ANY ($2)
+            AND c.status IN ('completed', 'succeeded', 'failed', 'canceled')
+            AND s.kind = 'workflow' AND s.status = 'running'
+            AND s.child_workflow_run_namespace_id = c.namespace_id
+            AND s.child_workflow_run_id = c.id
+            AND p.namespace_id = s.namespace_id AND p.id = s.workflow_run_id
+            AND (p.status = 'sleeping' OR (p.status = 'running' AND p.worker_id IS NULL))
+            AND (p.available_at IS NULL OR p.available_at > now())
+        RETURNING p.id
+    )
+    SELECT id, CASE WHEN $3::text IS NOT NULL THEN pg_notify('{channel}', $3) END FROM woken";
+
+const EXTEND_LEASE: &str = "
+    UPDATE {runs} SET available_at = now() + $4 * interval '1 second', updated_at = now()
+    WHERE {owned} RETURNING 1";
+
+/// Completes (`$4` is null) or fails a run that has no parent.
+const END_RUN: &str = "
+    WITH swept AS ({end_run} AND parent_step_attempt_id IS NULL RETURNING id)
+    SELECT 1, {notify} FROM swept";
+
+/// The same for a run that has one, which is locked.
+const END_CHILD_RUN: &str = "
+    WITH swept AS (
+        {end_run}
+        RETURNING id, parent_step_attempt_namespace_id, parent_step_attempt_id
+    ),
+    parents AS ({lock_parents})
+    SELECT (SELECT count(*) FROM parents), {notify} FROM swept";
+
+const COMPLETE: &str = "
+    UPDATE {runs} SET
+        status = 'completed', output = $4, error = NULL, available_at = NULL,
+        finished_at = now(), updated_at = now()
+    WHERE {owned}";
+
+/// The protocol has `finished_at` of a failed run from the client's clock.
+const FAIL: &str = "
+    UPDATE {runs} SET
+        status = 'failed', error = $4, available_at = NULL, worker_id = NULL, started_at = NULL,
+        finished_at = $6, updated_at = now()
+    WHERE {owned}";
+
+/// Puts a run away until `$4`, or makes it due at once if something it waits for (`$5`) is there.
+/// Only after the run was locked: what was delivered until then is seen here, and who delivers
+/// later sees the parked run.
+const PUT_AWAY: &str = "
+    WITH put AS (
+        UPDATE {runs} r SET
+            {state}, worker_id = NULL, updated_at = now(),
+            available_at = CASE WHEN EXISTS (
+                SELECT 1 FROM {steps} s
+                JOIN {runs} c ON c.namespace_id = s.child_workflow_run_namespace_id
+                    AND c.id = s.child_workflow_run_id
+                WHERE s.namespace_id = $1 AND s.id = ANY ($5) AND s.workflow_run_id = $2
+                    AND s.kind = 'workflow' AND s.status = 'running'
+                    AND c.status IN ('completed', 'succeeded', 'failed', 'canceled')
+            ) OR EXISTS (
+                SELECT 1 FROM {steps} s
+                JOIN {signals} g ON g.namespace_id = s.namespace_id AND g.step_attempt_id = s.id
+                WHERE s.namespace_id = $1 AND s.id = ANY ($5) AND s.workflow_run_id = $2
+                    AND s.kind = 'signal-wait' AND s.status = 'running'
+            ) THEN least($4, now()) ELSE $4 END
+        WHERE {owned}
+        RETURNING r.available_at <> $4 AS at_once
+    )
+    SELECT at_once FROM put";
+
+const PARK_STATE: &str = "status = 'running'";
+const RETRY_STATE: &str = "status = 'pending', error = $6, started_at = NULL, finished_at = NULL";
+
+const HISTORY: &str = "
+    SELECT {step_columns}, c.id, c.status, c.output, c.error, c.finished_at,
+        g.id IS NOT NULL, g.data
+    FROM {steps} s
+    LEFT JOIN {runs} c ON s.kind = 'workflow'
+        AND s.status NOT IN ('completed', 'succeeded', 'failed')
+        AND c.namespace_id = s.child_workflow_run_namespace_id
+        AND c.id = s.child_workflow_run_id
+    LEFT JOIN {signals} g ON s.kind = 'signal-wait'
+        AND s.status NOT IN ('completed', 'succeeded', 'failed')
+        AND g.namespace_id = s.namespace_id AND g.step_attempt_id = s.id
+    WHERE s.namespace_id = $1 AND s.workflow_run_id = $2
+    ORDER BY s.created_at, s.id";
+
+/// Writes step attempts, each under the guard of its run: the whole row where there is none yet, the
+/// result where the attempt runs. Says of each input whether its run was ours, and whether the row
+/// was written. Row locks are waited for only in the variant for one attempt.
+const WRITE_STEPS: &str = "
+    WITH owned AS (
+        SELECT k.n FROM unnest($1, $2, $3) WITH ORDINALITY AS k (namespace_id, run_id, worker_id, n)
+        JOIN {runs} r ON r.namespace_id = k.namespace_id AND r.id = k.run_id
+            AND r.worker_id = k.worker_id AND r.status = 'running'
+        FOR NO KEY UPDATE OF r {waiting}
+    ),
+    written AS (
+        INSERT INTO {steps} AS s (
+            namespace_id, id, workflow_run_id, step_name, kind, status, config, context,
+            output, error, started_at, finished_at, created_at, updated_at
+        )
+        SELECT
+            i.namespace_id, i.id, i.run_id, i.step_name, i.kind, i.status, '{}', i.context,
+            i.output, i.error, now() - i.ago * interval '1 second',
+            CASE WHEN i.status <> 'running' THEN now() END,
+            date_trunc('milliseconds', now() - i.ago * interval '1 second'), now()
+        FROM unnest($1, $2, $4, $5, $6, $7, $8, $9, $10, $11) WITH ORDINALITY
+            AS i (namespace_id, run_id, id, step_name, kind, status, context, output, error, ago, n)
+        WHERE i.n IN (SELECT n FROM owned)
+        ON CONFLICT (namespace_id, id) DO UPDATE SET
+            status = excluded.status,
+            output = excluded.output,
+            error = excluded.error,
+            finished_at = now(),
+            updated_at = now()
+        WHERE s.workflow_run_id = excluded.workflow_run_id AND excluded.status <> 'running'
+            AND s.status NOT IN ('completed', 'succeeded', 'failed')
+        RETURNING s.namespace_id, s.id
+    )
+    SELECT k.n, k.n IN (SELECT n FROM owned), (k.namespace_id, k.id) IN (SELECT * FROM written)
+    FROM unnest($1, $4) WITH ORDINALITY AS k (namespace_id, id, n)";
+
+/// The status of an attempt that was not written.
+const STEP_STATUS: &str = "
+    SELECT status FROM {steps} WHERE namespace_id = $1 AND id = $2 AND workflow_run_id = $3";
+
+/// Locks the runs that a signal is for, in a fixed order and before their steps: the order in which
+/// their owners lock them.
+const LOCK_RECEIVERS: &str = "
+    SELECT 1 FROM {runs} r
+    WHERE r.namespace_id = $1 AND r.id IN (
+        SELECT s.workflow_run_id FROM {steps} s
+        WHERE s.namespace_id = $1 AND s.kind = 'signal-wait' AND s.status = 'running'
+            AND s.context->>'signal' = $2
+    )
+    ORDER BY r.id FOR NO KEY UPDATE";
+
+/// `$5` and `$6` are the sending run and its worker, where a run sends.
+const SEND_SIGNAL: &str = "
+    WITH existing AS (
+        SELECT DISTINCT workflow_run_id FROM {signals}
+        WHERE namespace_id = $1 AND signal = $2 AND sender_idempotency_key = $4
+    ),
+    allowed AS (
+        SELECT 1 WHERE $5::text IS NULL OR EXISTS (
+            SELECT 1 FROM {runs}
+            WHERE namespace_id = $1 AND id = $5 AND status = 'running' AND worker_id = $6
+        )
+    ),
+    waiting AS (
+        SELECT s.id, s.workflow_run_id FROM {steps} s
+        WHERE s.namespace_id = $1 AND s.kind = 'signal-wait' AND s.status = 'running'
+            AND s.context->>'signal' = $2
+            AND NOT EXISTS (SELECT 1 FROM existing) AND EXISTS (SELECT 1 FROM allowed)
+        ORDER BY s.id FOR NO KEY UPDATE
+    ),
+    delivered AS (
+        INSERT INTO {signals} (
+            namespace_id, id, signal, data, sender_idempotency_key, workflow_run_id,
+            step_attempt_id, created_at
+        )
+        SELECT $1, gen_random_uuid()::text, $2, $3, $4, workflow_run_id, id, now() FROM waiting
+        ON CONFLICT (namespace_id, step_attempt_id) DO NOTHING
+        RETURNING workflow_run_id
+    ),
+    woken AS (
+        UPDATE {runs} r SET available_at = now(), updated_at = now()
+        WHERE r.namespace_id = $1 AND r.id IN (SELECT workflow_run_id FROM delivered)
+            AND r.status IN ('pending', 'running', 'sleeping') AND r.worker_id IS NULL
+            AND (r.available_at IS NULL OR r.available_at > now())
+        RETURNING r.id
+    ),
+    told AS (
+        SELECT {notify} FROM (SELECT 1 FROM woken LIMIT 1) w
+    )
+    SELECT x.workflow_run_id, (SELECT count(*) FROM woken), (SELECT count(*) FROM told)
+    FROM (SELECT workflow_run_id FROM existing UNION SELECT workflow_run_id FROM delivered) x";
+
+/// Every statement that does not depend on a request.
+pub(super) struct Statements {
+    schema: String,
+    pub(super) lock_owned: Query,
+    pub(super) why_lost: Query,
+    pub(super) get_run: Query,
+    pub(super) count_runs: Query,
+    pub(super) create_run: Query,
+    pub(super) lock_key: Query,
+    pub(super) create_run_by_key: Query,
+    pub(super) begin_child: Query,
+    pub(super) claim: Query,
+    pub(super) claim_of: Query,
+    pub(super) find_expired: Query,
+    pub(super) sweep: Query,
+    pub(super) cancel: Query,
+    pub(super) wake_parents: Query,
+    pub(super) extend_lease: Query,
+    pub(super) complete: Query,
+    pub(super) complete_child: Query,
+    pub(super) fail: Query,
+    pub(super) fail_child: Query,
+    pub(super) park: Query,
+    pub(super) retry: Query,
+    pub(super) history: Query,
+    pub(super) write_step: Query,
+    pub(super) write_steps: Query,
+    pub(super) step_status: Query,
+    pub(super) lock_receivers: Query,
+    pub(super) send_signal: Query,
+    pub(super) lazily: Query,
+    pub(super) notify: Query,
+}
+
+impl Statements {
+    pub(super) fn new(schema: &str, channel: &str) -> Self {
+        // Fragments first: they contain the names of tables and columns in turn.
+        let fill = |text: &str, own: &[(&str, &str)]| {
+            let mut text = text.to_owned();
+            for (name, value) in own {
+                text = text.replace(name, value);
+            }
+            for (name, value) in [
+                ("{find_by_key}", FIND_BY_KEY),
+                ("{lock_parents}", LOCK_PARENTS),
+                ("{owned}", OWNED),
+                ("{run_columns}", RUN_COLUMNS),
+                ("{step_columns}", STEP_COLUMNS),
+                ("{channel}", channel),
+                ("{runs}", &format!("\"{schema}\".\"workflow_runs\"")),
+                ("{steps}", &format!("\"{schema}\".\"step_attempts\"")),
+                ("{signals}", &format!("\"{schema}\".\"workflow_signals\"")),
+            ] {
+                text = text.replace(name, value);
+            }
+            text
+        };
+        // The notification's text is the parameter named here; null for none.
+        let notify = |n: u32| {
+            format!("CASE WHEN ${n}::text IS NOT NULL THEN pg_notify('{{channel}}', ${n}) END")
+        };
+        let query = |text: &str, types: &[Type]| Query::new(fill(text, &[]), types);
+        let notifying = |text: &str, n: u32, types: &[Type]| {
+            Query::new(fill(text, &[("{notify}", &notify(n))]), types)
+        };
+        let ending = |text: &str, end_run: &str, types: &[Type]| {
+            let own = [("{end_run}", end_run), ("{notify}", &notify(5))];
+            Query::new(fill(text, &own), types)
+        };
+        let ended = [TEXT, TEXT, TEXT, JSONB, TEXT];
+        let failed = [TEXT, TEXT, TEXT, JSONB, TEXT, TIME];
+        let new_run = [TEXT, TEXT, TEXT, TEXT, JSONB, JSONB, TEXT, TIME, TIME];
+        let with = |more: &[Type]| [&new_run[..], more].concat();
+        let step_arrays = [
+            TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, JSONBS, JSONBS, JSONBS, FLOATS,
+        ];
+        let claim = |claimable: &str, types: &[Type]| {
+            Query::new(fill(CLAIM, &[("{claimable}", claimable)]), types)
+        };
+        let put_away =
+            |state: &str, types: &[Type]| Query::new(fill(PUT_AWAY, &[("{state}", state)]), types);
+        let write =
+            |waiting: &str| Query::new(fill(WRITE_STEPS, &[("{waiting}", waiting)]), &step_arrays);
+        Self {
+            schema: schema.to_owned(),
+            lock_owned: query(LOCK_OWNED, &[TEXT, TEXT, TEXT]),
+            why_lost: query(WHY_LOST, &[TEXT, TEXT]),
+            get_run: query(GET_RUN, &[TEXT, TEXT]),
+            count_runs: query(COUNT_RUNS, &[TEXT]),
+            create_run: notifying(CREATE_RUN, 10, &with(&[TEXT])),
+            lock_key: query(LOCK_KEY, &[TEXT]),
+            create_run_by_key: notifying(CREATE_RUN_BY_KEY, 12, &with(&[TEXT, TIME, TEXT])),
+            begin_child: notifying(
+                BEGIN_CHILD,
+                12,
+                &with(&[TEXT, TIME, TEXT, TEXT, TEXT, TEXT, TEXT, JSONB, FLOAT]),
+            ),
+            claim: claim(CLAIMABLE, &[TEXT, TEXTS, FLOAT]),
+            claim_of: claim(CLAIMABLE_OF, &[TEXT, TEXTS, FLOAT, TEXTS, TEXTS]),
+            find_expired: query(FIND_EXPIRED, &[TEXT]),
+            sweep: query(SWEEP, &[TEXT, TEXTS, JSONB]),
+            cancel: notifying(CANCEL, 3, &[TEXT, TEXT, TEXT]),
+            wake_parents: query(WAKE_PARENTS, &[TEXT, TEXTS, TEXT]),
+            extend_lease: query(EXTEND_LEASE, &[TEXT, TEXT, TEXT, FLOAT]),
+            complete: ending(END_RUN, COMPLETE, &ended),
+            complete_child: ending(END_CHILD_RUN, COMPLETE, &ended),
+            fail: ending(END_RUN, FAIL, &failed),
+            fail_child: ending(END_CHILD_RUN, FAIL, &failed),
+            park: put_away(PARK_STATE, &[TEXT, TEXT, TEXT, TIME, TEXTS]),
+            retry: put_away(RETRY_STATE, &[TEXT, TEXT, TEXT, TIME, TEXTS, JSONB]),
+            history: query(HISTORY, &[TEXT, TEXT]),
+            write_step: write(""),
+            write_steps: write("SKIP LOCKED"),
+            step_status: query(STEP_STATUS, &[TEXT, TEXT, TEXT]),
+            lock_receivers: query(LOCK_RECEIVERS, &[TEXT, TEXT]),
+            send_signal: notifying(SEND_SIGNAL, 7, &[TEXT, TEXT, JSONB, TEXT, TEXT, TEXT, TEXT]),
+            lazily: query("SET LOCAL synchronous_commit = off", &[]),
+            notify: query(
+                "SELECT pg_notify('{channel}', p) FROM unnest($1) AS p",
+                &[TEXTS],
+            ),
+        }
+    }
+
+    /// A page of runs, newest first; `conditions` begins with ` AND` where there are any.
+    pub(super) fn list_runs(&self, conditions: &str, backwards: bool, types: &[Type]) -> Query {
+        let direction = if backwards { "ASC" } else { "DESC" };
+        let text = format!(
+            "SELECT {RUN_COLUMNS} FROM \"{}\".\"workflow_runs\" r WHERE r.namespace_id = $1{conditions}
+             ORDER BY r.created_at {direction}, r.id {direction} LIMIT $2",
+            self.schema
+        );
+        Query::new(text, types)
+    }
+
+    /// A page of step attempts, oldest first.
+    pub(super) fn list_steps(&self, conditions: &str, backwards: bool, types: &[Type]) -> Query {
+        let direction = if backwards { "DESC" } else { "ASC" };
+        let text = format!(
+            "SELECT {STEP_COLUMNS} FROM \"{}\".\"step_attempts\" s
+             WHERE s.namespace_id = $1 AND s.workflow_run_id = $3{conditions}
+             ORDER BY s.created_at {direction}, s.id {direction} LIMIT $2",
+            self.schema
+        );
+        Query::new(text, types)
+    }
+}

@@ -1,0 +1,150 @@
+//! Step attempts and histories.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio_postgres::types::Type;
+
+use super::news::News;
+use super::rows::{RUN_WIDTH, STEP_WIDTH};
+use super::runs::NewRunParams;
+use super::session::{Json, Param, WhenLost};
+use super::writer::Write;
+use super::{Inner, rows};
+use crate::backend::{
+    BackendResult, EndedStep, History, ListSteps, NewRun, NewStepAttempt, Owner, Page, PageEdge,
+    StepAttempt, WorkflowRun,
+};
+
+impl Inner {
+    pub(super) async fn list_step_attempts(
+        &self,
+        query: ListSteps,
+    ) -> BackendResult<Page<StepAttempt>> {
+        let limit = i64::from(query.window.limit) + 1;
+        let (conditions, backwards, cursor) = match &query.window.from {
+            None => ("", false, None),
+            Some(PageEdge::After(cursor)) => {
+                (" AND (s.created_at, s.id) > ($4, $5)", false, Some(cursor))
+            }
+            Some(PageEdge::Before(cursor)) => {
+                (" AND (s.created_at, s.id) < ($4, $5)", true, Some(cursor))
+            }
+        };
+        let mut types = vec![Type::TEXT, Type::INT8, Type::TEXT];
+        let mut params: Vec<Param<'_>> = vec![&query.namespace_id, &limit, &query.run_id];
+        let edge = cursor.map(|cursor| (rows::time(cursor.created_at()), cursor.id()));
+        if let Some((created_at, id)) = &edge {
+            types.extend([Type::TIMESTAMPTZ, Type::TEXT]);
+            params.extend([created_at as Param<'_>, id]);
+        }
+        let statement = self.sql.list_steps(conditions, backwards, &types);
+        let rows = self
+            .sessions
+            .one(WhenLost::Again, statement.with(&params))
+            .await?;
+        let steps = rows.iter().map(rows::step).collect::<Result<Vec<_>, _>>()?;
+        Ok(Page::assemble(steps, &query.window, StepAttempt::cursor))
+    }
+
+    pub(super) async fn load_history(
+        &self,
+        namespace_id: &str,
+        run_id: &str,
+    ) -> BackendResult<History> {
+        let params: [Param<'_>; 2] = [&namespace_id, &run_id];
+        let rows = self
+            .sessions
+            .one(WhenLost::Again, self.sql.history.with(&params))
+            .await?;
+        let mut attempts = Vec::with_capacity(rows.len());
+        let mut children = HashMap::new();
+        let mut signals = HashMap::new();
+        for row in &rows {
+            let attempt = rows::step(row)?;
+            if let Some(child) = rows::child(row, STEP_WIDTH)? {
+                children.insert(attempt.id.clone(), child);
+            }
+            if let Some(data) = rows::signal(row, STEP_WIDTH + 5)? {
+                signals.insert(attempt.id.clone(), data);
+            }
+            attempts.push(attempt);
+        }
+        Ok(History::new(attempts, children, signals))
+    }
+
+    pub(super) async fn begin_step(
+        self: &Arc<Self>,
+        owner: &Owner,
+        attempt: NewStepAttempt,
+    ) -> BackendResult<()> {
+        self.write_step(Write::new(owner.clone(), attempt, None))
+            .await
+    }
+
+    pub(super) async fn end_step(
+        self: &Arc<Self>,
+        owner: &Owner,
+        ended: EndedStep,
+    ) -> BackendResult<()> {
+        let write = Write::new(owner.clone(), ended.attempt, Some(ended.result));
+        self.write_step(write).await
+    }
+
+    pub(super) async fn begin_child(
+        self: &Arc<Self>,
+        owner: &Owner,
+        attempt: NewStepAttempt,
+        mut child: NewRun,
+    ) -> BackendResult<WorkflowRun> {
+        // The protocol's: same namespace, the attempt as parent, and a key made of both.
+        child.namespace_id = owner.namespace_id.to_string();
+        child.parent_step_attempt_id = Some(attempt.id.to_string());
+        let key = child
+            .idempotency_key
+            .clone()
+            .unwrap_or_else(|| format!("__workflow:{}:{}", owner.namespace_id, attempt.id));
+        child.idempotency_key = Some(key);
+        let available_at = child.available_at;
+        let notice = self.announcer.now(News::Due(available_at));
+        let mut new = NewRunParams::new(&child, &self.clock);
+        // A child is its attempt's, however long ago it was created.
+        new.window = SystemTime::UNIX_EPOCH;
+        let name = &*attempt.step_name;
+        let kind = attempt.kind.as_str();
+        let context = attempt.context.as_deref().map(Json);
+        let ago = attempt.begun_ago.as_secs_f64();
+
+        let owner_params: [Param<'_>; 3] =
+            [&&*owner.namespace_id, &&*owner.run_id, &&*owner.worker_id];
+        let lock_params: [Param<'_>; 1] = [&new.lock];
+        let mut params = new.params();
+        params.extend([
+            &new.run.idempotency_key as Param<'_>,
+            &new.window,
+            &notice,
+            owner_params[1],
+            owner_params[2],
+            &name,
+            &kind,
+            &context,
+            &ago,
+        ]);
+        let calls = [
+            self.sql.lock_owned.with(&owner_params),
+            self.sql.lock_key.with(&lock_params),
+            self.sql.begin_child.with(&params),
+        ];
+        let results = self.sessions.all(WhenLost::Again, &calls).await?;
+        let Some(row) = results.last().and_then(|rows| rows.first()) else {
+            return Err(self.ownership_lost(owner).await);
+        };
+        let found: bool = rows::value(row, RUN_WIDTH)?;
+        let run = rows::run(row)?;
+        if !found {
+            self.due(available_at, notice.is_some());
+        }
+        Ok(run)
+    }
+}

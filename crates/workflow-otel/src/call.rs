@@ -1,0 +1,162 @@
+//! What each call looks like as a span: its name, kind and attributes.
+
+use std::sync::Arc;
+
+use opentelemetry::KeyValue;
+use opentelemetry::trace::SpanKind;
+use workflow_core::{
+    CancelRun, CreateRun, ExecuteRun, Execution, RunInfo, SendSignal, StepCall, StepKind, StepPhase,
+};
+
+use crate::names::{attribute, operation};
+use crate::time::rfc3339;
+
+/// The call that a span is about to be started for, as
+/// [`OtelInterceptorBuilder::attributes`](crate::OtelInterceptorBuilder::attributes) gets it.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum SpanCall<'a> {
+    /// `workflow.start`.
+    CreateRun(&'a CreateRun),
+    /// `workflow.execute`.
+    ExecuteRun(&'a ExecuteRun),
+    /// `step.*`.
+    Step(&'a StepCall),
+    /// `signal.send`.
+    SendSignal(&'a SendSignal),
+    /// `workflow.cancel`.
+    CancelRun(&'a CancelRun),
+}
+
+/// Room for what is known only when the span ends, so that the attributes are allocated once.
+const ROOM_FOR_THE_END: usize = 2;
+
+/// A span's name: an operation and what it is about. Without `format!`, whose cost would show.
+pub(crate) fn name(operation: &str, about: &str) -> String {
+    let mut name = String::with_capacity(operation.len() + 1 + about.len());
+    name.push_str(operation);
+    name.push(' ');
+    name.push_str(about);
+    name
+}
+
+/// The attributes of a run. `with_id` is false where the id is not certain yet.
+pub(crate) fn run_attributes(run: &RunInfo, with_id: bool) -> Vec<KeyValue> {
+    let mut all = Vec::with_capacity(8 + ROOM_FOR_THE_END);
+    all.push(KeyValue::new(
+        attribute::WORKFLOW_NAME,
+        Arc::clone(&run.workflow_name),
+    ));
+    if let Some(version) = &run.workflow_version {
+        all.push(KeyValue::new(
+            attribute::WORKFLOW_VERSION,
+            Arc::clone(version),
+        ));
+    }
+    if with_id {
+        all.push(KeyValue::new(
+            attribute::WORKFLOW_RUN_ID,
+            Arc::clone(&run.id),
+        ));
+    }
+    all.push(namespace(&run.namespace_id));
+    all
+}
+
+/// The attributes of an execution, which are also those that its steps begin with.
+pub(crate) fn execution_attributes(execution: &Execution) -> Vec<KeyValue> {
+    let mut all = run_attributes(&execution.run, true);
+    all.push(KeyValue::new(
+        attribute::WORKFLOW_RUN_ATTEMPT,
+        i64::from(execution.attempt),
+    ));
+    all.push(KeyValue::new(
+        attribute::WORKFLOW_RUN_REPLAY,
+        execution.replay,
+    ));
+    all.push(KeyValue::new(
+        attribute::WORKER_ID,
+        Arc::clone(&execution.worker_id),
+    ));
+    all
+}
+
+pub(crate) fn signal_attributes(call: &SendSignal) -> Vec<KeyValue> {
+    let mut all = Vec::with_capacity(2 + ROOM_FOR_THE_END);
+    all.push(namespace(&call.namespace_id));
+    all.push(KeyValue::new(
+        attribute::SIGNAL_NAME,
+        Arc::clone(&call.signal),
+    ));
+    all
+}
+
+fn namespace(id: &Arc<str>) -> KeyValue {
+    KeyValue::new(attribute::WORKFLOW_RUN_NAMESPACE_ID, Arc::clone(id))
+}
+
+pub(crate) fn step_name(call: &StepCall) -> String {
+    match &call.kind {
+        StepKind::Run => name(operation::STEP_RUN, &call.name),
+        StepKind::Sleep { .. } => name(operation::STEP_SLEEP, &call.name),
+        StepKind::RunWorkflow { .. } => name(operation::STEP_RUN_WORKFLOW, &call.name),
+        StepKind::SendSignal { .. } => name(operation::STEP_SEND_SIGNAL, &call.name),
+        StepKind::WaitForSignal { .. } if call.named => {
+            name(operation::STEP_WAIT_FOR_SIGNAL, &call.name)
+        }
+        StepKind::WaitForSignal { .. } => operation::STEP_WAIT_FOR_SIGNAL.to_owned(),
+        other => format!("step.{} {}", other.as_str(), call.name),
+    }
+}
+
+pub(crate) fn step_span_kind(call: &StepCall) -> SpanKind {
+    match (&call.kind, call.phase) {
+        (StepKind::RunWorkflow { .. }, StepPhase::Start) | (StepKind::SendSignal { .. }, _) => {
+            SpanKind::Producer
+        }
+        _ => SpanKind::Internal,
+    }
+}
+
+/// The attributes of a step, after those of its `execution`.
+pub(crate) fn step_attributes(call: &StepCall, execution: &[KeyValue]) -> Vec<KeyValue> {
+    let mut all = Vec::with_capacity(execution.len() + 7 + ROOM_FOR_THE_END);
+    all.extend_from_slice(execution);
+    all.push(KeyValue::new(attribute::STEP_NAME, Arc::clone(&call.name)));
+    all.push(KeyValue::new(attribute::STEP_KIND, call.kind.as_str()));
+    all.push(KeyValue::new(
+        attribute::STEP_ATTEMPT_ID,
+        Arc::clone(&call.attempt_id),
+    ));
+    all.push(KeyValue::new(
+        attribute::STEP_ATTEMPT_PRIOR_FAILURES,
+        i64::from(call.prior_failures),
+    ));
+    match &call.kind {
+        StepKind::Sleep { resume_at, .. } => all.push(KeyValue::new(
+            attribute::STEP_RESUME_AT,
+            rfc3339(*resume_at),
+        )),
+        StepKind::RunWorkflow {
+            workflow_name,
+            run_id,
+            timeout_at,
+            ..
+        } => all.extend([
+            KeyValue::new(attribute::CHILD_WORKFLOW_NAME, Arc::clone(workflow_name)),
+            KeyValue::new(attribute::CHILD_WORKFLOW_RUN_ID, Arc::clone(run_id)),
+            KeyValue::new(attribute::STEP_TIMEOUT_AT, rfc3339(*timeout_at)),
+        ]),
+        StepKind::WaitForSignal {
+            signal, timeout_at, ..
+        } => all.extend([
+            KeyValue::new(attribute::SIGNAL_NAME, Arc::clone(signal)),
+            KeyValue::new(attribute::STEP_TIMEOUT_AT, rfc3339(*timeout_at)),
+        ]),
+        StepKind::SendSignal { signal, .. } => {
+            all.push(KeyValue::new(attribute::SIGNAL_NAME, Arc::clone(signal)));
+        }
+        _ => {}
+    }
+    all
+}

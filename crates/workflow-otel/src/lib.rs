@@ -1,0 +1,65 @@
+//! OpenTelemetry traces for durable workflows: one run, one trace.
+//!
+//! [`OtelInterceptor`] turns what a workflow engine does into spans. Register one with the client
+//! and the worker; every execution of a run is then a child of the span that started it, however
+//! often the run was parked, replayed or retried in between, and the user's own spans nest where
+//! they were made. It works with any engine that speaks [`workflow_core`].
+//!
+//! ```
+//! use opentelemetry_sdk::trace::SdkTracerProvider;
+//! use workflow_otel::OtelInterceptor;
+//!
+//! let provider = SdkTracerProvider::builder().build();
+//! let otel = OtelInterceptor::builder().tracer_provider(&provider).build();
+//! // client.interceptor(otel.clone()), worker.interceptor(otel)
+//! ```
+//!
+//! Without a provider the global one is used, without a propagator the global one or W3C trace
+//! context and baggage. The versions of the `opentelemetry` crates must be the same throughout an
+//! application: a span of another version is invisible here. [`opentelemetry`] and
+//! [`opentelemetry_sdk`] are re-exported so that they can be.
+//!
+//! # Features
+//!
+//! - `otlp`: [`init`] and [`otlp`], the set-up for applications that have no OpenTelemetry of their
+//!   own: export over gRPC and HTTP, sampling, hosted backends. Includes `tracing`.
+//! - `testing`: a kit to collect spans and compare them with an expected tree.
+//! - `tracing`: for applications whose own spans and logs are made with the `tracing` crate.
+
+mod baggage;
+#[cfg(feature = "tracing")]
+mod bridge;
+mod call;
+mod config;
+mod interceptor;
+mod losses;
+mod names;
+#[cfg(feature = "otlp")]
+pub mod otlp;
+mod outcome;
+mod processor;
+mod propagation;
+mod scope;
+mod span;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod time;
+mod tracer;
+
+pub use baggage::BaggagePolicy;
+#[cfg(feature = "tracing")]
+pub use bridge::{JsonRunFields, tracing_layer};
+pub use call::SpanCall;
+pub use config::{ErrorDetail, OtelInterceptorBuilder, SpanSelection, SuccessStatus, TraceMode};
+pub use interceptor::OtelInterceptor;
+pub use losses::Losses;
+pub use names::{attribute, operation};
+#[cfg(feature = "otlp")]
+pub use otlp::init;
+pub use processor::RunAttributesProcessor;
+pub use {opentelemetry, opentelemetry_sdk};
+
+/// The examples on the page about tracing.
+#[cfg(all(doctest, feature = "testing", feature = "tracing"))]
+#[doc = include_str!("../../../docs/tracing.md")]
+struct TracingPage;

@@ -1,0 +1,89 @@
+//! The names of spans and attributes, as constants: for queries, alerts, samplers and tests.
+
+/// The operations that begin the names of spans. A span's name is the operation, a space, and the
+/// name of the workflow, step or signal.
+///
+/// ```
+/// let name = format!("{} {}", workflow_otel::operation::WORKFLOW_EXECUTE, "process-order");
+/// assert_eq!(name, "workflow.execute process-order");
+/// ```
+pub mod operation {
+    /// A client creates a run. PRODUCER.
+    pub const WORKFLOW_START: &str = "workflow.start";
+    /// A worker executes a run, from the claim to completion, failure or the next park. CONSUMER.
+    pub const WORKFLOW_EXECUTE: &str = "workflow.execute";
+    /// A client cancels a run. INTERNAL.
+    pub const WORKFLOW_CANCEL: &str = "workflow.cancel";
+    /// A client sends a signal. PRODUCER.
+    pub const SIGNAL_SEND: &str = "signal.send";
+    /// A step's function runs. INTERNAL.
+    pub const STEP_RUN: &str = "step.run";
+    /// A sleep is set up. INTERNAL.
+    pub const STEP_SLEEP: &str = "step.sleep";
+    /// A child run is created (PRODUCER), or its end observed (INTERNAL).
+    pub const STEP_RUN_WORKFLOW: &str = "step.run_workflow";
+    /// A wait for a signal is set up, or its end observed. INTERNAL. Followed by the step's name
+    /// only where the workflow's author chose one.
+    pub const STEP_WAIT_FOR_SIGNAL: &str = "step.wait_for_signal";
+    /// A workflow sends a signal. PRODUCER.
+    pub const STEP_SEND_SIGNAL: &str = "step.send_signal";
+}
+
+/// The keys of the attributes on spans.
+///
+/// ```
+/// use opentelemetry::KeyValue;
+/// use workflow_otel::attribute;
+///
+/// let filter = KeyValue::new(attribute::WORKFLOW_OUTCOME, "failed");
+/// assert_eq!(filter.key.as_str(), "workflow.outcome");
+/// ```
+pub mod attribute {
+    /// The workflow's name. String.
+    pub const WORKFLOW_NAME: &str = "workflow.name";
+    /// The workflow's version, only where it has one. String.
+    pub const WORKFLOW_VERSION: &str = "workflow.version";
+    /// How an execution ended: `completed`, `parked`, `retrying`, `failed`, `canceled` or `stale`.
+    pub const WORKFLOW_OUTCOME: &str = "workflow.outcome";
+    /// The run's id. String.
+    pub const WORKFLOW_RUN_ID: &str = "workflow_run.id";
+    /// The namespace in which the run's id is unique. String.
+    pub const WORKFLOW_RUN_NAMESPACE_ID: &str = "workflow_run.namespace_id";
+    /// Which execution of the run this is, from 1. Integer.
+    pub const WORKFLOW_RUN_ATTEMPT: &str = "workflow_run.attempt";
+    /// Whether the run had history when the execution began. Boolean.
+    pub const WORKFLOW_RUN_REPLAY: &str = "workflow_run.replay";
+    /// The worker that executes. String.
+    pub const WORKER_ID: &str = "worker.id";
+    /// The step's name. String.
+    pub const STEP_NAME: &str = "step.name";
+    /// The step's kind: `function`, `sleep`, `workflow`, `signal-wait` or `signal-send`.
+    pub const STEP_KIND: &str = "step.kind";
+    /// How a step ended: `completed`, `parked`, `failed` or `timed_out`; `canceled` or `stale`
+    /// where it was dropped.
+    pub const STEP_OUTCOME: &str = "step.outcome";
+    /// When a sleep ends. String, RFC 3339 in UTC.
+    pub const STEP_RESUME_AT: &str = "step.resume_at";
+    /// When a wait gives up. String, RFC 3339 in UTC.
+    pub const STEP_TIMEOUT_AT: &str = "step.timeout_at";
+    /// The id of the attempt at the step. String.
+    pub const STEP_ATTEMPT_ID: &str = "step_attempt.id";
+    /// How many attempts at the step failed before. Integer.
+    pub const STEP_ATTEMPT_PRIOR_FAILURES: &str = "step_attempt.prior_failures";
+    /// The child's workflow. String.
+    pub const CHILD_WORKFLOW_NAME: &str = "child_workflow.name";
+    /// The child's run. String.
+    pub const CHILD_WORKFLOW_RUN_ID: &str = "child_workflow_run.id";
+    /// The signal's name. String.
+    pub const SIGNAL_NAME: &str = "signal.name";
+    /// How many runs received the signal. Integer.
+    pub const SIGNAL_RECIPIENT_COUNT: &str = "signal.recipient_count";
+    /// What failed, in a word that is the same for every occurrence. OpenTelemetry's own.
+    pub const ERROR_TYPE: &str = "error.type";
+    /// The error's name, on an `exception` event. OpenTelemetry's own.
+    pub const EXCEPTION_TYPE: &str = "exception.type";
+    /// The error's message, on an `exception` event. OpenTelemetry's own.
+    pub const EXCEPTION_MESSAGE: &str = "exception.message";
+    /// Where the error came from, on an `exception` event. OpenTelemetry's own.
+    pub const EXCEPTION_STACKTRACE: &str = "exception.stacktrace";
+}

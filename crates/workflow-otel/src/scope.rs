@@ -1,0 +1,102 @@
+//! What a context knows about the run that is executed in it.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use opentelemetry::trace::{SpanId, TraceContextExt};
+use opentelemetry::{Context, KeyValue};
+use workflow_core::Execution;
+
+use crate::config::SpanSelection;
+use crate::tracer::StartSpan;
+
+/// An execution, as it is found in the contexts that are current inside of it.
+pub(crate) struct RunScope {
+    pub(crate) execution: Arc<Execution>,
+    /// The execution's own span; invalid where it has none.
+    #[cfg_attr(not(feature = "otlp"), expect(dead_code))]
+    pub(crate) span_id: SpanId,
+    /// Which interceptor this is of (by address), should there be several.
+    pub(crate) owner: usize,
+    /// Taken once per execution, because taking one from the global provider is not free.
+    pub(crate) tracer: Arc<dyn StartSpan>,
+    pub(crate) selection: SpanSelection,
+    /// The attributes that the execution's steps begin with.
+    pub(crate) attributes: Vec<KeyValue>,
+    /// The execution's span, where that is in a trace but records nothing.
+    pub(crate) unrecorded: Option<SpanId>,
+    /// Set when the execution is dropped, before its steps are.
+    pub(crate) dropping: AtomicBool,
+}
+
+impl RunScope {
+    /// The execution that `cx` belongs to.
+    pub(crate) fn of(cx: &Context) -> Option<&Arc<Self>> {
+        cx.get::<InRun>().map(|InRun(scope)| scope)
+    }
+
+    pub(crate) fn is(&self, owner: usize, execution: &Arc<Execution>) -> bool {
+        self.owner == owner && Arc::ptr_eq(&self.execution, execution)
+    }
+
+    /// Whether a span under that of `cx`, a context inside the execution, can be part of a tree that is
+    /// recorded.
+    pub(crate) fn is_recorded(&self, cx: &Context) -> bool {
+        let span = cx.span();
+        let span_context = span.span_context();
+        span_context.is_valid()
+            && (span_context.is_sampled() || span.is_recording())
+            // Without an SDK the execution's span says of itself what its parent says.
+            && self.unrecorded != Some(span_context.span_id())
+    }
+
+    pub(crate) fn put(self: &Arc<Self>, cx: &Context) -> Context {
+        cx.with_value(InRun(Arc::clone(self)))
+    }
+}
+
+struct InRun(Arc<RunScope>);
+
+/// The step that a context belongs to. Costs three allocations a step, so it is only there once
+/// something that reads it was made.
+pub(crate) struct StepScope(pub(crate) Arc<str>);
+
+static STEP_SCOPES: AtomicBool = AtomicBool::new(false);
+
+impl StepScope {
+    pub(crate) fn want() {
+        STEP_SCOPES.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn wanted() -> bool {
+        STEP_SCOPES.load(Ordering::Relaxed)
+    }
+}
+
+thread_local! {
+    static OWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, the span that this thread starts is one of ours.
+pub(crate) struct Own {
+    before: bool,
+}
+
+impl Own {
+    pub(crate) fn starting() -> Self {
+        Self {
+            before: OWN.replace(true),
+        }
+    }
+
+    pub(crate) fn is_starting() -> bool {
+        OWN.get()
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        OWN.set(self.before);
+    }
+}

@@ -1,0 +1,69 @@
+//! Where spans come from, with the types of the SDK in use hidden.
+
+use std::sync::Arc;
+
+use opentelemetry::trace::{Span, SpanBuilder, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::{Context, InstrumentationScope, global};
+
+/// A span that was started and put into a context.
+pub(crate) struct Started {
+    /// The parent's context with the span in it.
+    pub(crate) cx: Context,
+    /// Whether anything set on the span has an effect.
+    pub(crate) recording: bool,
+}
+
+/// A tracer of whatever SDK.
+pub(crate) trait StartSpan: Send + Sync {
+    /// Starts a span under `parent`. `None` where there is none to speak of, because no SDK is
+    /// installed or it was shut down: then the parent's context is to be kept as it is.
+    fn start(&self, span: SpanBuilder, parent: &Context) -> Option<Started>;
+}
+
+impl<T> StartSpan for T
+where
+    T: Tracer + Send + Sync,
+    T::Span: Send + Sync + 'static,
+{
+    fn start(&self, span: SpanBuilder, parent: &Context) -> Option<Started> {
+        let span = self.build_with_context(span, parent);
+        let valid = span.span_context().is_valid();
+        valid.then(|| Started {
+            recording: span.is_recording(),
+            cx: parent.with_span(span),
+        })
+    }
+}
+
+/// The provider in use.
+#[derive(Clone)]
+pub(crate) enum Tracing {
+    /// The global one at the time of the call: a tracer taken before one is set stays without
+    /// effect for ever.
+    Global,
+    Given(Arc<dyn StartSpan>),
+}
+
+impl Tracing {
+    pub(crate) fn given<P>(provider: &P) -> Self
+    where
+        P: TracerProvider,
+        P::Tracer: Send + Sync + 'static,
+        <P::Tracer as Tracer>::Span: Send + Sync + 'static,
+    {
+        Self::Given(Arc::new(provider.tracer_with_scope(scope())))
+    }
+
+    pub(crate) fn tracer(&self) -> Arc<dyn StartSpan> {
+        match self {
+            Self::Global => Arc::new(global::tracer_with_scope(scope())),
+            Self::Given(tracer) => Arc::clone(tracer),
+        }
+    }
+}
+
+fn scope() -> InstrumentationScope {
+    InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .build()
+}

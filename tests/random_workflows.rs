@@ -1,0 +1,176 @@
+//! Random workflows on a real SQLite file: crashes lose nothing and repeat nothing that is completed,
+//! and interceptors change nothing.
+//!
+//! `PROPTEST_CASES` sets how many programs are made up. A failure prints the program, made as small as
+//! possible, and its seed is kept in `random_workflows.regressions` to be tried first from then on.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use openworkflow::{
+    BoxFuture, CreateRun, CreatedRun, ExecuteRun, ExecutionOutcome, Interceptor, Next, Result,
+    StepCall, StepOutcome, WorkerBuilder, async_trait,
+};
+use openworkflow_tests::random::{Program, Setup, SqliteFile, config, drive, programs};
+use proptest::prelude::*;
+use tower::limit::ConcurrencyLimitLayer;
+use tower::timeout::TimeoutLayer;
+
+/// Passes on, and counts what it saw.
+#[derive(Default)]
+struct Witness {
+    creations: AtomicUsize,
+    executions: AtomicUsize,
+    steps: AtomicUsize,
+}
+
+#[async_trait]
+impl Interceptor for Witness {
+    async fn create_run(&self, call: CreateRun, next: Next<'_, CreateRun>) -> Result<CreatedRun> {
+        self.creations.fetch_add(1, Ordering::Relaxed);
+        next.run(call).await
+    }
+
+    async fn execute(
+        &self,
+        call: ExecuteRun,
+        next: Next<'_, ExecuteRun>,
+    ) -> Result<ExecutionOutcome> {
+        self.executions.fetch_add(1, Ordering::Relaxed);
+        next.run(call).await
+    }
+
+    async fn step(&self, call: StepCall, next: Next<'_, StepCall>) -> Result<StepOutcome> {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        let kind = call.kind.as_str();
+        let outcome = next.run(call).await;
+        assert!(!kind.is_empty());
+        outcome
+    }
+}
+
+/// Written by hand, and changes nothing either.
+struct ByHand;
+
+impl Interceptor for ByHand {
+    fn step<'life0, 'life1, 'async_trait>(
+        &'life0 self,
+        call: StepCall,
+        next: Next<'life1, StepCall>,
+    ) -> BoxFuture<'async_trait, Result<StepOutcome>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        Self: 'async_trait,
+    {
+        next.run(call).boxed()
+    }
+}
+
+/// Has the defaults for everything.
+struct Indifferent;
+
+impl Interceptor for Indifferent {}
+
+fn with_interceptors(worker: WorkerBuilder, witness: &Arc<Witness>) -> WorkerBuilder {
+    worker
+        .interceptor(Arc::clone(witness))
+        .interceptor(ByHand)
+        .layer(ConcurrencyLimitLayer::new(64))
+        .interceptor(Indifferent)
+        .layer(TimeoutLayer::new(Duration::from_secs(600)))
+}
+
+type Checked = std::result::Result<(), TestCaseError>;
+
+/// Runs a program as it is, and again with interceptors.
+async fn check_interceptors(program: Program, concurrency: usize) -> Checked {
+    let setup = Setup {
+        concurrency,
+        ..Setup::default()
+    };
+    let plain = drive(&SqliteFile::new(), &program, &setup).await;
+    prop_assert_eq!(&plain.violations, &Vec::<String>::new(), "plain");
+
+    let witness = Arc::default();
+    let intercept = |worker| with_interceptors(worker, &witness);
+    let setup = Setup {
+        worker: &intercept,
+        ..setup
+    };
+    let wrapped = drive(&SqliteFile::new(), &program, &setup).await;
+    prop_assert_eq!(&wrapped.violations, &Vec::<String>::new(), "intercepted");
+    prop_assert_eq!(&wrapped.result, &plain.result);
+    prop_assert_eq!(&wrapped.rows, &plain.rows);
+    prop_assert!(witness.executions.load(Ordering::Relaxed) > 0);
+    Ok(())
+}
+
+/// Runs a program undisturbed, and again with crashes.
+async fn check_crashes(
+    program: Program,
+    concurrency: usize,
+    crashes: Vec<u32>,
+    intercepted: bool,
+) -> Checked {
+    let undisturbed = Setup {
+        concurrency,
+        ..Setup::default()
+    };
+    let expected = drive(&SqliteFile::new(), &program, &undisturbed).await;
+    prop_assert_eq!(&expected.violations, &Vec::<String>::new(), "undisturbed");
+
+    let witness = Arc::default();
+    let intercept = |worker| with_interceptors(worker, &witness);
+    let setup = Setup {
+        crashes: &crashes,
+        worker: if intercepted {
+            &intercept
+        } else {
+            undisturbed.worker
+        },
+        ..undisturbed
+    };
+    let crashed = drive(&SqliteFile::new(), &program, &setup).await;
+    let times = crashed.crashes;
+    prop_assert_eq!(
+        &crashed.violations,
+        &Vec::<String>::new(),
+        "{} crashes",
+        times
+    );
+    prop_assert_eq!(&crashed.result, &expected.result, "{} crashes", times);
+    Ok(())
+}
+
+fn block_on(check: impl Future<Output = Checked>) -> Checked {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(check)
+}
+
+proptest! {
+    #![proptest_config(config(20))]
+
+    #[test]
+    fn interceptors_do_not_change_the_history(
+        program in programs(),
+        concurrency in 1_usize..5,
+    ) {
+        block_on(check_interceptors(program, concurrency))?;
+    }
+
+    #[test]
+    fn crashes_lose_nothing_and_repeat_nothing(
+        program in programs(),
+        concurrency in 1_usize..5,
+        crashes in proptest::collection::vec(1_u32..60, 1..6),
+        intercepted in any::<bool>(),
+    ) {
+        block_on(check_crashes(program, concurrency, crashes, intercepted))?;
+    }
+}

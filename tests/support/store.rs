@@ -1,0 +1,19 @@
+//! Databases by URL, for processes of their own.
+
+use openworkflow::{Sqlite, Worker, WorkerBuilder};
+
+/// Begins to set up a worker on the database that a [`Database::url`](crate::Database::url) names,
+/// with the system's clock.
+///
+/// # Panics
+///
+/// Where the database does not open.
+pub async fn worker(url: &str) -> WorkerBuilder {
+    match url.split_once(':') {
+        Some(("sqlite", path)) => {
+            let store = Sqlite::open(path).await.expect("the database opens");
+            Worker::builder(store)
+        }
+        _ => panic!("{url:?} names no database that the tests know"),
+    }
+}
