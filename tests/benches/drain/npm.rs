@@ -38,7 +38,7 @@ impl Npm {
                 .arg(&home)
                 .args([PACKAGE, &format!("{node_package}@{NODE}")]);
             match install.stdin(Stdio::null()).output() {
-                Ok(output) => said("npm install", output)?,
+                Ok(output) => said("npm install", &output)?,
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     return Err(
                         "npm is not on the PATH; install Node.js with npm, or leave \
@@ -69,7 +69,7 @@ impl Npm {
             .args([runs.to_string(), concurrency.to_string()])
             .stdin(Stdio::null())
             .output()?;
-        let said = said("drain.mjs", output)?;
+        let said = said("drain.mjs", &output)?;
         let seconds = said.trim().parse();
         seconds.map_err(|_| format!("drain.mjs said {said:?} instead of seconds").into())
     }
@@ -91,7 +91,7 @@ fn node_package() -> Result<String> {
 }
 
 /// What a program said, or why it failed.
-fn said(program: &str, output: Output) -> Result<String> {
+fn said(program: &str, output: &Output) -> Result<String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
