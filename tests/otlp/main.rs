@@ -2,6 +2,8 @@
 
 mod faults;
 mod golden;
+mod presets;
 mod receiver;
+mod sampling;
 mod shutdown;
 mod tree;
