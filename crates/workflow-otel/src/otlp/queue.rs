@@ -454,8 +454,8 @@ impl Sender {
                     let exported = count as u64 - rejected;
                     counters.exported.fetch_add(exported, Ordering::Relaxed);
                     if rejected > 0 {
-                        self.reporter
-                            .note(format!("the receiver rejected: {reason}"));
+                        self.reason = format!("the receiver rejected some: {reason}");
+                        self.reporter.note(self.reason.clone());
                     }
                     break (&counters.refused, rejected);
                 }

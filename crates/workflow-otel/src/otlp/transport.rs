@@ -121,11 +121,11 @@ impl Transport {
                 let client = client
                     .http2_only(true)
                     .build(connector.enable_http2().build());
-                let mut client = TraceServiceClient::with_origin(client, address.uri);
+                // Some servers compress their answers without having been asked.
+                let mut client = TraceServiceClient::with_origin(client, address.uri)
+                    .accept_compressed(CompressionEncoding::Gzip);
                 if address.compression == Compression::Gzip {
-                    client = client
-                        .send_compressed(CompressionEncoding::Gzip)
-                        .accept_compressed(CompressionEncoding::Gzip);
+                    client = client.send_compressed(CompressionEncoding::Gzip);
                 }
                 Self::Grpc {
                     client,
