@@ -28,6 +28,7 @@
 mod database;
 mod harness;
 pub mod killable;
+mod postgres;
 mod probe;
 pub mod random;
 mod sqlite;
@@ -35,5 +36,6 @@ pub mod store;
 
 pub use database::{Database, RunRow, SignalRow, StepRow};
 pub use harness::Harness;
+pub use postgres::{PostgresDatabase, server};
 pub use probe::{Gate, Log, wait_for, wait_until};
 pub use sqlite::SqliteDatabase;

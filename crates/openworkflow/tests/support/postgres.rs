@@ -45,10 +45,13 @@ rm -rf "$dir"
 "#;
 
 /// A throw-away server. It goes when this value or the process goes.
+#[derive(Debug)]
 pub struct Server {
     keeper: Child,
     control: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+    /// Where everything of it is, its Unix socket included.
     pub dir: PathBuf,
+    /// Its port on 127.0.0.1.
     pub port: u16,
 }
 
