@@ -679,9 +679,11 @@ async fn a_step_is_written_when_it_begins_and_when_it_ends() {
     f.backend.end_step(&owner, done("s", "2")).await.unwrap();
     assert_eq!(f.step("s").await, ended);
     // The other end is refused.
-    let error = f.backend.end_step(&owner, failed("s")).await.unwrap_err();
-    assert!(!error.is_transient());
-    assert!(error.to_string().contains("another end"), "{error}");
+    assert_lost(
+        f.backend.end_step(&owner, failed("s")).await,
+        Interruption::LeaseLost,
+    );
+    assert_eq!(f.step("s").await, ended);
     // A late beginning changes nothing.
     f.begin(&owner, attempt).await;
     assert_eq!(f.step("s").await, ended);
@@ -792,6 +794,35 @@ async fn callers_that_go_away_do_not_take_others_writes_with_them() {
         .end_step(&owner, done("after", "1"))
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn attempts_of_other_runs_and_of_old_versions_are_treated_as_such() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("r", "w").await;
+    let other = f.claimed("other", "w2").await;
+    f.begin(&other, function("theirs")).await;
+    let before = f.step("theirs").await;
+    let result = f.backend.end_step(&owner, done("theirs", "1")).await;
+    assert_lost(result, Interruption::LeaseLost);
+    assert_eq!(f.step("theirs").await, before);
+    // Completed, as old versions wrote it; and a status that nobody knows, which counts as running.
+    for id in ["old", "odd"] {
+        f.begin(&owner, function(id)).await;
+    }
+    f.sql(
+        "UPDATE {schema}.step_attempts SET status = 'succeeded', output = '7' WHERE id = 'old';
+         UPDATE {schema}.step_attempts SET status = 'odd' WHERE id = 'odd'",
+    )
+    .await;
+    f.backend.end_step(&owner, done("old", "8")).await.unwrap();
+    assert_eq!(f.step("old").await["output"], 7);
+    assert_lost(
+        f.backend.end_step(&owner, failed("old")).await,
+        Interruption::LeaseLost,
+    );
+    f.backend.end_step(&owner, done("odd", "9")).await.unwrap();
+    assert_eq!(f.step("odd").await["status"], "completed");
 }
 
 // ===== the end of an execution =====
@@ -938,8 +969,15 @@ async fn a_child_is_created_once_and_linked() {
          SET child_workflow_run_id = NULL, child_workflow_run_namespace_id = NULL",
     )
     .await;
+    // However long ago that was.
+    f.sql("UPDATE {schema}.workflow_runs SET created_at = '2020-01-01' WHERE id = 'child'")
+        .await;
     assert_eq!(begin("another").await.id, "child");
     assert_eq!(f.step("attempt").await["child_workflow_run_id"], "child");
+    // What the attempt is linked to is its child, whatever the key.
+    f.sql("UPDATE {schema}.workflow_runs SET idempotency_key = NULL WHERE id = 'child'")
+        .await;
+    assert_eq!(begin("yet-another").await.id, "child");
     assert_eq!(f.rows("workflow_runs", "true").await.len(), 2);
 }
 
