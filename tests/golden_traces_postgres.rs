@@ -3,10 +3,11 @@
 mod golden_traces;
 
 use openworkflow::Postgres;
-use openworkflow_tests::server;
+use openworkflow_tests::{Database, PostgresDatabase};
 
-async fn store() -> (Postgres, ()) {
-    (server::backend().await, ())
+async fn store() -> (Postgres, PostgresDatabase) {
+    let database = PostgresDatabase::create().await;
+    (database.store(), database)
 }
 
 golden_traces::golden_traces!(store());

@@ -1,6 +1,6 @@
 //! Databases by URL, for processes of their own.
 
-use openworkflow::{Postgres, Sqlite, Worker, WorkerBuilder};
+use openworkflow::{Sqlite, Worker, WorkerBuilder};
 
 /// Begins to set up a worker on the database that a [`Database::url`](crate::Database::url) names,
 /// with the system's clock.
@@ -14,12 +14,9 @@ pub async fn worker(url: &str) -> WorkerBuilder {
             let store = Sqlite::open(path).await.expect("the database opens");
             Worker::builder(store)
         }
-        Some(("postgres", rest)) => {
-            let (schema, url) = rest
-                .split_once(':')
-                .expect("a schema and a connection string");
-            let options = Postgres::options().url(url).schema(schema);
-            Worker::builder(options.connect().await.expect("the server can be used"))
+        Some(("postgresql", _)) => {
+            let (server, schema) = url.split_once('#').expect("the fragment is the schema");
+            Worker::builder(crate::postgres::connect(server, schema).await)
         }
         _ => panic!("{url:?} names no database that the tests know"),
     }

@@ -49,9 +49,9 @@ rm -rf "$dir"
 pub struct Server {
     keeper: Child,
     control: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
-    /// Where everything of it is, its Unix socket included.
+    /// Its folder, which holds its data, its log and its Unix socket.
     pub dir: PathBuf,
-    /// Its port on 127.0.0.1.
+    /// Where it listens on 127.0.0.1.
     pub port: u16,
 }
 
@@ -193,7 +193,8 @@ pub fn url() -> String {
     let shared = SHARED.get_or_init(|| match env::var(URL_VARIABLE) {
         Ok(url) if !url.is_empty() => Ok(url),
         // Kept in this variable until the process ends.
-        _ => Err(Server::start(&[])),
+        // Nothing here outlives this process, so nothing has to reach the disk.
+        _ => Err(Server::start(&["fsync = off"])),
     });
     match shared {
         Ok(url) => url.clone(),
