@@ -474,6 +474,7 @@ impl Sender {
                         last_attempts += u32::from(asked.is_none());
                         let out_of_time = self.inbox.stop_by.is_some_and(|by| by <= Instant::now());
                         if out_of_time || last_attempts >= LAST_ATTEMPTS {
+                            self.reporter.note(reason.clone());
                             self.hopeless = Some(reason);
                             continue;
                         }
