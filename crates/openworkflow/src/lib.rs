@@ -42,6 +42,10 @@
 //!   `tracing` crate, `otel-otlp` export to collectors and hosted backends, `otel-http` trace context
 //!   in HTTP requests, `otel-testing` the kit for tests of traces.
 
+// So that the support of the integration tests serves unit tests too.
+#[cfg(all(test, feature = "postgres"))]
+extern crate self as openworkflow;
+
 pub mod backend;
 mod client;
 mod clock;

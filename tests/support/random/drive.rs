@@ -137,7 +137,8 @@ pub async fn drive<D: Database>(db: &D, program: &Program, setup: &Setup<'_>) ->
     let result = match client.handle::<Value>(root_id.as_str()).result().await {
         Ok(output) => Ok(output),
         Err(ClientError::RunFailed { error, .. }) => Err((error.name, error.message)),
-        Err(error) => panic!("the root run has neither an output nor an error: {error}"),
+        // Of a run that was stuck, the violations tell more.
+        Err(error) => Err((None, error.to_string())),
     };
     let history = History::read(&client, &root_id).await;
     driver.violations.extend(world.violations());

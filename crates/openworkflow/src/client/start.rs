@@ -14,6 +14,15 @@ use crate::step::{Lazy, lazy_future};
 use crate::when::When;
 
 /// A run to be started; a future that does so. See [`Client::start`](super::Client::start).
+///
+/// If the future is dropped before it resolves, the run may or may not have been started. With an
+/// [idempotency key](Self::idempotency_key) it can be started again without harm.
+///
+/// # Errors
+///
+/// It resolves with [`ClientError::Invalid`] where the input cannot be written as JSON, a time makes
+/// no sense, or a name or the key is too long; [`ClientError::Refused`] by an interceptor; or
+/// [`ClientError::Backend`].
 #[must_use = "a run is started when the request is awaited"]
 pub struct StartRunRequest<O>(
     Lazy<'static, Config, ClientResult<RunHandle<O>>>,
@@ -134,7 +143,10 @@ async fn start<O>(config: Config) -> Result<RunHandle<O>> {
         ..
     } = config;
     name::validate("a workflow", &workflow_name)?;
-    name::validate("a namespace", &client.namespace_id)?;
+    if let Some(version) = &version {
+        name::validate_version(&workflow_name, version)?;
+    }
+    name::validate("the client's namespace", &client.namespace_id)?;
     let now = client.backend.clock().now();
     let resolve = |when: Option<When>, what: &str| {
         when.map(|when| when.resolve(now, &format!("the {what} of workflow {workflow_name:?}")))
