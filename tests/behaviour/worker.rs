@@ -116,13 +116,16 @@ async fn a_worker_reuses_a_few_ids_of_its_own() {
 #[tokio::test]
 async fn a_graceful_stop_finishes_what_is_under_way_and_claims_nothing_more() {
     let (gate, log) = (Gate::closed(), Log::new());
-    let mut harness = Harness::new(|worker| worker.workflow(gated("one", &gate, &log))).await;
+    // Its one slot is taken, so that no claim is under way when it is to stop.
+    let mut harness = Harness::new(|worker| {
+        let worker = worker.concurrency(1);
+        worker.workflow(gated("one", &gate, &log))
+    })
+    .await;
     let run = harness.start(&W, 1).await;
     gate.reached_by(1).await;
     let mut worker = harness.worker.take().unwrap();
     let stopping = tokio::spawn(async move { worker.stop().await });
-    // Once the stop has begun, nothing is claimed: but when it has, nobody tells. A run that is
-    // started and left alone by the stopped worker shows it in the end.
     tokio::task::yield_now().await;
     let late = harness.start(&W, 2).await;
     assert!(!stopping.is_finished());

@@ -47,6 +47,8 @@ async fn claim_until_stopped(
             free.push(id_of(ended));
         }
         let slot = tokio::select! {
+            // A slot that comes free at the same time must not be filled once more.
+            biased;
             () = stop.reached(Urgency::Draining) => break,
             Ok(slot) = Arc::clone(&slots).acquire_owned(), if !free.is_empty() => slot,
             Some(ended) = executions.join_next() => {
