@@ -173,6 +173,21 @@ pub(super) fn is_worth_waiting(error: &Error) -> bool {
     }
 }
 
+/// The same of an error that [`unavailable`] made.
+pub(super) fn may_pass(error: &BackendError) -> bool {
+    let BackendError::Unavailable {
+        source: Some(source),
+        ..
+    } = error
+    else {
+        return false;
+    };
+    match source.downcast_ref::<ServerError>() {
+        Some(error) => is_disconnect(&SqlState::from_code(&error.code)),
+        None => source.downcast_ref().is_some_and(is_worth_waiting),
+    }
+}
+
 /// Why the first connection failed.
 pub(super) fn unavailable(error: Error, label: &str) -> BackendError {
     let cause = text(&error);

@@ -135,18 +135,11 @@ impl Postgres {
                 source: None,
             })?;
         let sessions = Sessions::new(pool);
-        let mut session = first_session(&sessions, options.connect_retry, &label).await?;
         let tables = Tables {
             schema: &options.schema,
             label: &label,
         };
-        tables.prepare(&mut session, options.migrate).await?;
-
-        let other = first_session(&sessions, Duration::ZERO, &label).await?;
-        let pooled = news::pooled_by_transaction(&session, &other)
-            .await
-            .map_err(fault::driver)?;
-        drop((session, other));
+        let pooled = first_contact(&sessions, &tables, &options).await?;
         sessions.pool().resize(options.pool_size);
         if pooled {
             tracing::info!(
@@ -184,6 +177,32 @@ impl Postgres {
             let _ = inner.listener.set(listener.start());
         }
         Ok(Self(inner))
+    }
+}
+
+/// Prepares the tables, and finds out whether there is a pooler in transaction mode before the
+/// server. A server that goes down meanwhile is waited for like one that was down before.
+async fn first_contact(
+    sessions: &Sessions,
+    tables: &Tables<'_>,
+    options: &PostgresOptions,
+) -> BackendResult<bool> {
+    let began = Instant::now();
+    loop {
+        let left = options.connect_retry.saturating_sub(began.elapsed());
+        let contact = async {
+            let mut session = first_session(sessions, left, tables.label).await?;
+            tables.prepare(&mut session, options.migrate).await?;
+            let other = first_session(sessions, Duration::ZERO, tables.label).await?;
+            let pooled = news::pooled_by_transaction(&session, &other).await;
+            pooled.map_err(|error| fault::unavailable(error, tables.label))
+        };
+        match contact.await {
+            Err(error) if fault::may_pass(&error) && began.elapsed() < options.connect_retry => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            result => return result,
+        }
     }
 }
 
