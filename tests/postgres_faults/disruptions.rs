@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use openworkflow_tests::postgres_server::{self, Server};
 
-use crate::site::{Process, Site};
+use crate::site::{Process, Site, open};
 use crate::verdict;
 
 /// Long enough for a process that is alive to show it on a machine under load.
@@ -67,6 +67,26 @@ async fn connections_may_end_at_any_moment() {
     assert!(ended >= 20, "{ended} connections were ended");
     // Nobody died, so nobody had to be replaced, and every body's end came through.
     assert_eq!(verdict.repeated, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connecting_outlasts_connections_that_end() {
+    let site = Site::new().await;
+    let (server, schema) = (site.server.clone(), site.schema.clone());
+    let connecting = tokio::spawn(async move {
+        for _ in 0..30 {
+            open(&server, &schema).await;
+        }
+    });
+    let admin = postgres_server::connect(&site.server).await;
+    let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
+    let mut ended = 0;
+    while !connecting.is_finished() {
+        ended += admin.execute(all, &[&site.schema]).await.unwrap();
+        tokio::time::sleep(any(1, 80)).await;
+    }
+    connecting.await.unwrap();
+    assert!(ended >= 10, "{ended} connections were ended");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -161,7 +161,8 @@ impl Drop for Site {
 /// How many different inputs runs have.
 pub(crate) const INPUTS: u64 = 12;
 
-async fn open(server: &str, schema: &str) -> Postgres {
+/// Opens a schema on a server; the sessions are named after it.
+pub(crate) async fn open(server: &str, schema: &str) -> Postgres {
     let options = Postgres::options().url(server).schema(schema).pool_size(8);
     options.application_name(schema).connect().await.unwrap()
 }
