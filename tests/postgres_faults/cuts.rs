@@ -5,7 +5,7 @@ use std::time::Duration;
 use openworkflow::{
     Event, Interceptor, Interruption, RunHandle, Worker, WorkerHandle, WorkflowSpec,
 };
-use openworkflow_tests::{Gate, Log};
+use openworkflow_tests::{Gate, Log, wait_until};
 
 use crate::proxy::Proxy;
 use crate::site::Site;
@@ -14,6 +14,9 @@ use crate::verdict;
 const LEASE: Duration = Duration::from_secs(1);
 
 static RELAY: WorkflowSpec<(), Vec<String>> = WorkflowSpec::new("relay");
+
+/// How many steps there are before the one in which the line is cut.
+const WARM_UP: usize = 12;
 
 /// Tells what became of executions.
 struct Witness(Log);
@@ -34,7 +37,7 @@ struct Runner {
 }
 
 impl Runner {
-    /// Every step returns the runner's name; the second one waits at its gate.
+    /// Every step returns the runner's name; the last but one waits at its gate.
     async fn start(site: &Site, server: &str, name: &'static str) -> Self {
         let (log, gate) = (Log::new(), Gate::closed());
         let (lines, held) = (log.clone(), gate.clone());
@@ -42,7 +45,12 @@ impl Runner {
             let (log, gate) = (lines.clone(), held.clone());
             async move {
                 let mut by = Vec::new();
-                for step in ["one", "two", "three"] {
+                // Enough that every connection knows the statement: a write in the cut is sent at once.
+                for n in 0..WARM_UP {
+                    let body = || async { Ok(name.to_owned()) };
+                    by.push(wf.run(format!("step-{n}"), body).await?);
+                }
+                for step in ["two", "three"] {
                     let body = || async {
                         log.add(step);
                         if step == "two" {
@@ -70,7 +78,7 @@ impl Runner {
     }
 }
 
-/// A run that is in the middle of its second step at the former owner's, whose line is cut, and at
+/// A run that is in the middle of its last step but one at the former owner's, whose line is cut, and at
 /// its end at the other's.
 struct TakenOver {
     site: Site,
@@ -88,6 +96,11 @@ impl TakenOver {
         let former = Runner::start(&site, &line.url(&site.server), "former").await;
         let run = site.client.start(&RELAY, &()).await.unwrap();
         former.gate.reached_by(1).await;
+        wait_until("the step is recorded as running", || async {
+            let steps = site.client.list_steps(run.id()).limit(100).await.unwrap();
+            steps.items.len() > WARM_UP
+        })
+        .await;
         line.cut();
         if ends_during_the_cut {
             former.gate.open();
@@ -99,7 +112,8 @@ impl TakenOver {
         let other = Runner::start(&site, &site.server, "other").await;
         other.gate.open();
         let by = run.result_within(Duration::from_secs(60)).await.unwrap();
-        assert_eq!(by, ["former", "other", "other"]);
+        assert!(by[..WARM_UP].iter().all(|name| name == "former"), "{by:?}");
+        assert_eq!(by[WARM_UP..], ["other", "other"]);
         Self {
             site,
             line,
@@ -118,12 +132,12 @@ impl TakenOver {
         drop(self.other);
         let next = self.site.client.start(&RELAY, &()).await.unwrap();
         let by = next.result_within(Duration::from_secs(60)).await.unwrap();
-        assert_eq!(by, ["former"; 3]);
+        assert!(by.iter().all(|name| name == "former"), "{by:?}");
         let id = next.id().to_owned();
         let mut after = self.site.rows().await;
         after.retain(|row| !row.contains(&id));
         assert_eq!(after, rows, "the rows of run {}", self.run.id());
-        // Of the first run it executed two steps, of the second three.
+        // Of the first run it did not get to the last step.
         assert_eq!(self.former.log.count("two"), 2);
         assert_eq!(self.former.log.count("three"), 1);
     }
