@@ -27,6 +27,7 @@
 
 mod database;
 mod harness;
+pub mod npm;
 mod probe;
 pub mod random;
 mod sqlite;
