@@ -166,7 +166,7 @@ async fn a_former_owner_writes_nothing(sdk: Sdk) {
     let site = Site::new(sdk).await;
     let gate = Gate::closed();
     let hold_up = HoldUp(gate.clone());
-    let mut worker = site.rust_works(|worker| worker.interceptor(hold_up));
+    let mut worker = site.rust_works(|worker| worker.concurrency(1).interceptor(hold_up));
     let run = site.peer.start("slow", json!({"millis": 0})).await;
     gate.reached_by(1).await;
     let claimed = site.db.run(&run).await.worker_id;

@@ -139,7 +139,9 @@ async fn filters_and_rows_look_alike(sdk: Sdk) {
     let site = Site::new(sdk).await;
     for by in [By::Rust, By::TypeScript] {
         let run = site.start_by(by, &ECHO, json!({"n": 1})).await;
-        site.complete_by(by, &run).await;
+        let worker = site.work_on(by, &["echo"]).await;
+        site.ended(&run).await;
+        site.rest(worker).await;
         site.start_by(by, &BUSY, json!({"run": 1, "steps": 1}))
             .await;
     }

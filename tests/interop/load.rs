@@ -49,6 +49,13 @@ async fn a_mixed_fleet_does_every_step_once(sdk: Sdk) {
     site.rest(rust).await;
     site.rest(typescript).await;
     let errors = site.peer.stderr();
+    println!(
+        "locked calls: {}, lines {}",
+        site.peer.call("locked", json!({})).await,
+        errors.matches("locked").count()
+    );
+    println!("{errors}");
+    println!("{:?}", site.db.query("select s.output, count(*) from workflow_runs r join workflow_runs s on 0 group by 1").await);
     assert!(!errors.to_lowercase().contains("locked"), "{errors}");
 }
 

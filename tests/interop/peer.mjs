@@ -46,7 +46,7 @@ const operations = {
   async start({ workflow, version, input, options, span }) {
     const spec = version == null ? { name: workflow } : { name: workflow, version };
     const start = () => client.runWorkflow(spec, input, withDates(options ?? {}));
-    const handle = await (span === undefined ? start() : tracing.within(span, start));
+    const handle = await insist(() => (span === undefined ? start() : tracing.within(span, start)));
     handles.set(handle.workflowRun.id, handle);
     return handle.workflowRun.id;
   },
@@ -56,14 +56,14 @@ const operations = {
   },
 
   async cancel({ run }) {
-    await client.cancelWorkflowRun(run);
+    await insist(() => client.cancelWorkflowRun(run));
   },
 
   async signal({ signal, data, idempotencyKey }) {
     const options = { signal };
     if (data !== undefined) options.data = data;
     if (idempotencyKey !== undefined) options.idempotencyKey = idempotencyKey;
-    return (await client.sendSignal(options)).workflowRunIds;
+    return (await insist(() => client.sendSignal(options))).workflowRunIds;
   },
 
   async work({ names, concurrency, polling }) {
@@ -84,6 +84,11 @@ const operations = {
   // What workers, clients and the dashboard ask of the database.
   async backend({ method, params }) {
     return (await backend[method](withDates(params ?? {}))) ?? null;
+  },
+
+  // How often a call of the client found the database locked.
+  async locked() {
+    return locked;
   },
 
   async spans() {
@@ -116,6 +121,21 @@ function ticking(worker) {
       await worker.stop();
     },
   };
+}
+
+// SQLite lets one process write at a time, and this SDK does not wait for its turn: calls of a client
+// may fail with "database is locked". An application has to try again.
+let locked = 0;
+async function insist(call) {
+  for (;;) {
+    try {
+      return await call();
+    } catch (error) {
+      if (!/database is locked/.test(error.message)) throw error;
+      locked += 1;
+      await delay(1);
+    }
+  }
 }
 
 function withDates(members) {
