@@ -1,5 +1,8 @@
 //! One order, one trace: runs the whole of `process-order` on a throw-away SQLite file under the
 //! span of a request handler, and prints the trace as a tree.
+//!
+//! With `OTEL_EXPORTER_OTLP_ENDPOINT` set, to `http://localhost:4318` for one, the spans are also sent
+//! there, as the other `OTEL_*` variables say, and have arrived when the program ends.
 
 use std::error::Error;
 use std::time::Duration;
@@ -9,7 +12,7 @@ use openworkflow::otel::opentelemetry::Context;
 use openworkflow::otel::opentelemetry::trace::{
     FutureExt, SpanKind, TraceContextExt, Tracer, TracerProvider,
 };
-use openworkflow::otel::opentelemetry_sdk::trace::SdkTracerProvider;
+use openworkflow::otel::otlp::Telemetry;
 use openworkflow::otel::testing::SpanCollector;
 use openworkflow::{Client, Sqlite, Worker};
 use openworkflow_examples::{
@@ -19,9 +22,15 @@ use openworkflow_examples::{
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let spans = SpanCollector::new();
-    let provider = SdkTracerProvider::builder()
-        .with_span_processor(spans.clone())
-        .build();
+    let (provider, telemetry) = if std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() {
+        let telemetry = Telemetry::builder()
+            .service_name("orders")
+            .span_processor(spans.clone())
+            .init()?;
+        (telemetry.tracer_provider().clone(), Some(telemetry))
+    } else {
+        (spans.provider(), None)
+    };
 
     // This is all there is to it: one object, given to the client and to the worker.
     let otel = OtelInterceptor::builder()
@@ -54,8 +63,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     request.span().end();
 
     worker.stop().await?;
-    provider.force_flush()?;
     println!("{receipt:?}\n\n{}", spans.tree());
+    if let Some(telemetry) = telemetry {
+        let spans = telemetry.shutdown(Duration::from_secs(10)).await?;
+        println!("{} spans were exported", spans.exported);
+    }
     Ok(())
 }
 

@@ -2,4 +2,4 @@
 
 mod interop;
 
-type Db = interop::SharedSqlite;
+type Db = interop::sqlite::SharedSqlite;

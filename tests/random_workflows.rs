@@ -5,83 +5,18 @@
 //! possible, and its seed is kept in `random_workflows.regressions` to be tried first from then on.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use openworkflow::{
-    BoxFuture, Clock, CreateRun, CreatedRun, ExecuteRun, ExecutionOutcome, Interceptor, Next,
-    Result, Sqlite, StepCall, StepOutcome, WorkerBuilder, async_trait,
+    BoxFuture, CreateRun, CreatedRun, ExecuteRun, ExecutionOutcome, Interceptor, Next, Result,
+    StepCall, StepOutcome, WorkerBuilder, async_trait,
 };
-use openworkflow_tests::random::{Database, Program, Setup, drive, mask_times, programs};
+use openworkflow_tests::random::{Program, Setup, SqliteFile, config, drive, programs};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, FileFailurePersistence};
-use rusqlite::types::Value;
-use tempfile::TempDir;
 use tower::limit::ConcurrencyLimitLayer;
 use tower::timeout::TimeoutLayer;
-
-struct SqliteFile {
-    path: PathBuf,
-    _folder: TempDir,
-}
-
-impl SqliteFile {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder is made");
-        Self {
-            path: folder.path().join("random.db"),
-            _folder: folder,
-        }
-    }
-}
-
-const ROWS: [&str; 3] = [
-    "SELECT 'run', id, namespace_id, workflow_name, version, status, idempotency_key, config,
-         context, input, output, error, parent_step_attempt_namespace_id, parent_step_attempt_id,
-         worker_id IS NULL, available_at IS NULL, deadline_at IS NULL, started_at IS NULL,
-         finished_at IS NULL FROM workflow_runs",
-    "SELECT 'step', id, namespace_id, workflow_run_id, step_name, kind, status, config, context,
-         output, error, child_workflow_run_namespace_id, child_workflow_run_id, started_at IS NULL,
-         finished_at IS NULL FROM step_attempts",
-    "SELECT 'signal', namespace_id, signal, data, sender_idempotency_key, workflow_run_id,
-         step_attempt_id FROM workflow_signals",
-];
-
-impl Database for SqliteFile {
-    type Store = Sqlite;
-
-    async fn open(&self, clock: &Clock) -> Sqlite {
-        let options = Sqlite::options().clock(clock.clone());
-        options.open(&self.path).await.expect("the database opens")
-    }
-
-    async fn close(&self, store: Sqlite) {
-        store.close().await;
-    }
-
-    async fn rows(&self) -> Vec<String> {
-        let conn = rusqlite::Connection::open(&self.path).expect("the database opens");
-        let mut found = Vec::new();
-        for sql in ROWS {
-            let mut statement = conn.prepare(sql).expect("the query fits the schema");
-            let columns = statement.column_count();
-            let mut rows = statement.query([]).expect("the query runs");
-            while let Some(row) = rows.next().expect("a row is read") {
-                let values: Vec<String> = (0..columns)
-                    .map(|column| match row.get(column).expect("a column is read") {
-                        Value::Null => "NULL".to_owned(),
-                        Value::Text(text) => mask_times(&text),
-                        other => format!("{other:?}"),
-                    })
-                    .collect();
-                found.push(values.join(" | "));
-            }
-        }
-        found
-    }
-}
 
 /// Passes on, and counts what it saw.
 #[derive(Default)]
@@ -210,18 +145,6 @@ async fn check_crashes(
     Ok(())
 }
 
-fn config() -> Config {
-    let mut config = Config {
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        max_shrink_iters: 200,
-        ..Config::default()
-    };
-    if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 20;
-    }
-    config
-}
-
 fn block_on(check: impl Future<Output = Checked>) -> Checked {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -231,7 +154,7 @@ fn block_on(check: impl Future<Output = Checked>) -> Checked {
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(20))]
 
     #[test]
     fn interceptors_do_not_change_the_history(

@@ -8,10 +8,7 @@ use openworkflow_examples::{Order, PROCESS_ORDER, fulfill_shipment, process_orde
 use openworkflow_tests::{Database, Gate, RunRow};
 use serde_json::json;
 
-use super::Harness;
-
-const HOUR: Duration = Duration::from_secs(3600);
-const LEASE: Duration = Duration::from_secs(30);
+use super::{HOUR, Harness, LEASE};
 
 /// Holds up each execution between the claim and the workflow's code.
 struct HoldUp(Gate);

@@ -1,7 +1,32 @@
 //! How clients, workers and workflows behave, whatever database they run on: the test binary says
 //! which (see the crate's documentation).
 
+mod carriers;
+mod children;
+mod client;
+mod deadlines;
 mod golden;
+mod interceptors;
+mod layers;
+mod limits;
+mod lists;
+mod panics;
+mod parallel;
+mod process;
+mod retries;
+mod runtimes;
+mod signals;
+mod steps;
+mod worker;
+
+use std::time::Duration;
 
 /// A client and a worker on a fresh database of the kind under test.
 type Harness = openworkflow_tests::Harness<crate::Db>;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// The protocol's lease.
+const LEASE: Duration = Duration::from_secs(30);

@@ -7,10 +7,13 @@ mod lists;
 mod load;
 mod migrations;
 mod peer;
+#[allow(dead_code, reason = "each test binary uses one of the databases")]
+pub(crate) mod postgres;
 mod runs;
 mod signals;
 mod site;
-mod sqlite;
+#[allow(dead_code, reason = "each test binary uses one of the databases")]
+pub(crate) mod sqlite;
 mod steps;
 mod workflows;
 
@@ -23,10 +26,12 @@ use serde_json::Value;
 
 use peer::{Peer, Sdk};
 use site::{By, Site};
-pub(crate) use sqlite::SharedSqlite;
 
 /// A database that processes in two languages share.
 pub(crate) trait SharedDatabase: Database {
+    /// Whether a process of the other language finds the database locked while another writes.
+    const HAS_ONE_WRITER: bool;
+
     /// A place for a database that nobody has opened yet.
     fn unopened() -> Self;
 

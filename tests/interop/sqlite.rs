@@ -36,6 +36,8 @@ impl SharedSqlite {
 }
 
 impl SharedDatabase for SharedSqlite {
+    const HAS_ONE_WRITER: bool = true;
+
     fn unopened() -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         Self {

@@ -27,7 +27,11 @@
 
 mod database;
 mod harness;
+pub mod killable;
 pub mod npm;
+mod postgres;
+#[path = "../../crates/openworkflow/tests/support/postgres.rs"]
+pub mod postgres_server;
 mod probe;
 pub mod random;
 mod sqlite;
@@ -35,5 +39,6 @@ pub mod store;
 
 pub use database::{Database, RunRow, SignalRow, StepRow};
 pub use harness::Harness;
+pub use postgres::PostgresDatabase;
 pub use probe::{Gate, Log, wait_for, wait_until};
 pub use sqlite::SqliteDatabase;

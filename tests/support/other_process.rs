@@ -1,2 +1,33 @@
-//! x
-fn main() {}
+//! A process beside the tests: it works until it is killed, holds a lock, or tries to open a database.
+//!
+//! `other_process work DATABASE LOG`, `other_process lock DATABASE` (until its standard input ends), or
+//! `other_process open DATABASE`.
+
+use std::io::Read as _;
+
+use openworkflow::Sqlite;
+use openworkflow_tests::killable;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["work", database, log] => {
+            let worker = killable::worker(Sqlite::open(database).await?, log)?;
+            worker.run().await?;
+        }
+        ["lock", database] => {
+            let conn = rusqlite::Connection::open(database)?;
+            conn.execute_batch("BEGIN IMMEDIATE")?;
+            println!("locked");
+            std::io::stdin().read_to_end(&mut Vec::new())?;
+        }
+        ["open", database] => match Sqlite::open(database).await {
+            Ok(_) => println!("opened"),
+            Err(error) => println!("{error:?}\n{error}"),
+        },
+        _ => return Err("not a thing that this process does".into()),
+    }
+    Ok(())
+}

@@ -14,6 +14,10 @@ pub async fn worker(url: &str) -> WorkerBuilder {
             let store = Sqlite::open(path).await.expect("the database opens");
             Worker::builder(store)
         }
+        Some(("postgresql", _)) => {
+            let (server, schema) = url.split_once('#').expect("the fragment is the schema");
+            Worker::builder(crate::postgres::connect(server, schema).await)
+        }
         _ => panic!("{url:?} names no database that the tests know"),
     }
 }

@@ -55,6 +55,10 @@ impl Clock {
 
     /// Moves a manual clock forward and wakes the workers that wait by it. The system's clock is
     /// nobody's to move: there this does nothing.
+    ///
+    /// # Panics
+    ///
+    /// If the clock would stand at a time that `SystemTime` cannot hold.
     pub fn advance(&self, by: Duration) {
         if let Some(manual) = &self.0 {
             *manual.now.lock().unwrap_or_else(PoisonError::into_inner) += by;

@@ -29,6 +29,14 @@ use crate::workflow::WorkflowSpec;
 /// goes on. That is not an error and cannot be caught. When a step has failed for good, its future
 /// resolves with the error as soon as no other step is at work.
 ///
+/// An error that the workflow catches is told again by later executions, with the same kind, name,
+/// message and retryability. Its [source](workflow_core::Error::source) is there only in the
+/// execution in which the step failed, so what the workflow does next should not depend on it.
+///
+/// Steps can be dropped, in a `select!` say. A function then stops where it is, and runs again if a
+/// later execution comes by. A wait no longer keeps the run; its row stays, so the signal counts as
+/// waited for, and the child goes on.
+///
 /// Steps are for the workflow's own task. One that is moved into a spawned task works as long as the
 /// workflow awaits that task, and is forgotten there once the run parks.
 #[derive(Clone)]
@@ -47,7 +55,10 @@ impl WorkflowContext {
     /// # Errors
     ///
     /// The last error, once the policy gives up or the error is
-    /// [non-retryable](workflow_core::Error::non_retryable).
+    /// [non-retryable](workflow_core::Error::non_retryable). Of kind
+    /// [`InvalidPayload`](crate::ErrorKind::InvalidPayload) where the result cannot be read back from
+    /// JSON, and [`InvalidArgument`](crate::ErrorKind::InvalidArgument) where the name is empty or
+    /// longer than 1024 bytes, or the policy makes no sense.
     ///
     /// ```
     /// # use openworkflow::Workflow;
@@ -75,7 +86,8 @@ impl WorkflowContext {
     ///
     /// # Errors
     ///
-    /// Of kind [`InvalidArgument`](crate::ErrorKind::InvalidArgument) where `until` is no time.
+    /// Of kind [`InvalidArgument`](crate::ErrorKind::InvalidArgument) where `until` is no time, or the
+    /// name is empty or longer than 1024 bytes.
     pub fn sleep(&self, name: impl Into<String>, until: impl Into<When>) -> SleepStep {
         SleepStep::new(Arc::clone(&self.0), name.into(), until.into())
     }
@@ -95,7 +107,10 @@ impl WorkflowContext {
     ///
     /// Where the child failed ([`ChildFailed`](crate::ErrorKind::ChildFailed)), was canceled
     /// ([`ChildCanceled`](crate::ErrorKind::ChildCanceled)), or did not end in time
-    /// ([`Timeout`](crate::ErrorKind::Timeout)). Canceling a parent does not cancel its children.
+    /// ([`Timeout`](crate::ErrorKind::Timeout)), or where its output does not fit `O`
+    /// ([`InvalidPayload`](crate::ErrorKind::InvalidPayload)). The child's own policy has tried again
+    /// what was to be tried again, so none of this is. Canceling a parent does not cancel its
+    /// children.
     pub fn run_workflow<I, O>(&self, workflow: &WorkflowSpec<I, O>, input: &I) -> RunWorkflowStep<O>
     where
         I: Serialize,
@@ -125,7 +140,8 @@ impl WorkflowContext {
     /// # Errors
     ///
     /// Where the data does not fit `T` ([`InvalidPayload`](crate::ErrorKind::InvalidPayload)), or
-    /// another step of the run waits for the same signal.
+    /// another step of the run waits for the same signal
+    /// ([`InvalidArgument`](crate::ErrorKind::InvalidArgument)), be it one that was dropped.
     pub fn wait_for_signal<T>(&self, signal: impl Into<String>) -> WaitForSignalStep<T>
     where
         T: DeserializeOwned + Send + 'static,
@@ -141,6 +157,15 @@ impl WorkflowContext {
     /// let run_ids = wf.send_signal(format!("paid:{order}"), &1200).await?;
     /// # Ok(run_ids.len()) });
     /// ```
+    ///
+    /// A signal that nobody waits for is lost. One that was delivered is not delivered again, even if
+    /// the worker dies before the step's result is kept.
+    ///
+    /// # Errors
+    ///
+    /// Where the data cannot be written as JSON
+    /// ([`InvalidPayload`](crate::ErrorKind::InvalidPayload)), or the signal's name is empty or longer
+    /// than 1024 bytes ([`InvalidArgument`](crate::ErrorKind::InvalidArgument)).
     pub fn send_signal<T>(&self, signal: impl Into<String>, data: &T) -> SendSignalStep
     where
         T: Serialize + ?Sized,

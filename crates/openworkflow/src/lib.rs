@@ -39,7 +39,12 @@
 //! - `sqlite` (default): the embedded backend.
 //! - `postgres`: the backend on a PostgreSQL server, for many workers.
 //! - `otel`: OpenTelemetry traces, as `openworkflow::otel`. `otel-tracing` adds the bridge to the
-//!   `tracing` crate, `otel-testing` the kit for tests of traces.
+//!   `tracing` crate, `otel-otlp` export to collectors and hosted backends, `otel-http` trace context
+//!   in HTTP requests, `otel-testing` the kit for tests of traces.
+
+// So that the support of the integration tests serves unit tests too.
+#[cfg(all(test, feature = "postgres"))]
+extern crate self as openworkflow;
 
 pub mod backend;
 mod client;

@@ -1,6 +1,6 @@
 //! What workflows, steps and signals may be called, and how repeated step names are told apart.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use workflow_core::{Error, ErrorKind, Result};
@@ -10,17 +10,15 @@ pub(crate) const MAX_NAME_BYTES: usize = 1024;
 
 /// Refuses names that are empty or too long. `what` is the thing that is named.
 pub(crate) fn validate(what: &str, name: &str) -> Result<()> {
-    let problem = if name.is_empty() {
-        "is empty; give it a name".to_owned()
-    } else if name.len() > MAX_NAME_BYTES {
-        format!("has {} bytes; use at most {MAX_NAME_BYTES}", name.len())
-    } else {
-        return Ok(());
-    };
-    Err(Error::of_kind(
-        ErrorKind::InvalidArgument,
-        format!("the name of {what} {problem}"),
-    ))
+    check(&format!("the name of {what}"), name)
+}
+
+/// Refuses versions of workflows that are empty or too long.
+pub(crate) fn validate_version(workflow_name: &str, version: &str) -> Result<()> {
+    check(
+        &format!("the version of workflow {workflow_name:?}"),
+        version,
+    )
 }
 
 /// Refuses idempotency keys that are too long. The empty one is a key like any other.
@@ -28,14 +26,30 @@ pub(crate) fn validate_key(key: &str) -> Result<()> {
     if key.is_empty() {
         Ok(())
     } else {
-        validate("an idempotency key", key)
+        check("the idempotency key", key)
     }
+}
+
+fn check(subject: &str, text: &str) -> Result<()> {
+    let message = if text.is_empty() {
+        format!("{subject} is empty; give one of 1 to {MAX_NAME_BYTES} bytes")
+    } else if text.len() > MAX_NAME_BYTES {
+        let beginning: String = text.chars().take(40).collect();
+        format!(
+            "{subject}, {beginning:?}…, has {} bytes; use at most {MAX_NAME_BYTES}",
+            text.len()
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::of_kind(ErrorKind::InvalidArgument, message))
 }
 
 /// The step names used in one execution.
 #[derive(Debug, Default)]
 pub(crate) struct StepNames {
-    used: HashSet<Arc<str>>,
+    /// With how many were used before.
+    used: HashMap<Arc<str>, usize>,
     repeats: HashMap<Arc<str>, u32>,
 }
 
@@ -43,19 +57,26 @@ impl StepNames {
     /// The first use of a name keeps it; later uses get `name:1`, `name:2`, …, passing over names
     /// that are used already.
     pub(crate) fn resolve(&mut self, base: &str) -> Arc<str> {
-        if !self.used.contains(base) {
+        let place = self.used.len();
+        if !self.used.contains_key(base) {
             let name: Arc<str> = base.into();
-            self.used.insert(Arc::clone(&name));
+            self.used.insert(Arc::clone(&name), place);
             return name;
         }
         let repeat = self.repeats.entry(base.into()).or_default();
         loop {
             *repeat += 1;
             let name: Arc<str> = format!("{base}:{repeat}").into();
-            if self.used.insert(Arc::clone(&name)) {
+            if !self.used.contains_key(&name) {
+                self.used.insert(Arc::clone(&name), place);
                 return name;
             }
         }
+    }
+
+    /// Where a name stands in the order in which they were used; an unknown one at the end.
+    pub(crate) fn place(&self, name: &str) -> usize {
+        self.used.get(name).copied().unwrap_or(usize::MAX)
     }
 }
 

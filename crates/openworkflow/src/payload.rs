@@ -17,13 +17,41 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, subject: &str) -> Result<
 
 /// Reads JSON as a `T`. `subject` begins the error's message.
 pub(crate) fn decode<T: DeserializeOwned>(payload: &Payload, subject: &str) -> Result<T> {
+    decode_stored(payload, subject).map_err(|error| invalid(error.message().to_owned()))
+}
+
+/// Reads JSON that an earlier execution, or another process, has stored. The error is of kind
+/// `Backend` where the row is damaged, and `InvalidPayload` where the code has another type in mind;
+/// either can be mended, so it is retryable.
+pub(crate) fn decode_stored<T: DeserializeOwned>(payload: &Payload, subject: &str) -> Result<T> {
     serde_json::from_str(payload.expose()).map_err(|error| {
-        invalid(format!(
-            "{subject} does not fit the type {}: {}; mend the type or who wrote the value",
-            std::any::type_name::<T>(),
-            without_values(&error)
-        ))
+        // The type may be found unfit before the end of the JSON is found missing.
+        if let Err(damaged) = check_json(payload, subject) {
+            return damaged;
+        }
+        Error::of_kind(
+            ErrorKind::InvalidPayload,
+            format!(
+                "{subject} does not fit the type {}: {}; mend the type or who wrote the value",
+                std::any::type_name::<T>(),
+                without_values(&error)
+            ),
+        )
     })
+}
+
+/// Refuses what is no JSON at all.
+pub(crate) fn check_json(payload: &Payload, subject: &str) -> Result<()> {
+    match serde_json::from_str::<serde::de::IgnoredAny>(payload.expose()) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(damaged(subject, &error)),
+    }
+}
+
+fn damaged(subject: &str, error: &serde_json::Error) -> Error {
+    let place = without_values(error);
+    let message = format!("{subject} holds {place}; repair the row, or delete the run");
+    Error::of_kind(ErrorKind::Backend, message)
 }
 
 fn invalid(message: String) -> Error {

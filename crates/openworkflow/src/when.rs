@@ -8,12 +8,14 @@ use crate::backend::codec;
 
 /// A point in time: a duration from now, or an instant.
 ///
-/// Made from a [`Duration`], a [`SystemTime`], or text as OpenWorkflow for TypeScript takes it: a
-/// number and a unit (`"500ms"`, `"30s"`, `"1.5 hours"`, `"2d"`, `"1w"`, `"3mo"`, `"1y"`; without a
-/// unit, milliseconds). A month is 30.4375 days and a year 365.25.
+/// Made from a [`Duration`], a [`SystemTime`], or text in the units of OpenWorkflow for TypeScript: a
+/// number that is not negative, a space or none, and a unit (`"500ms"`, `"30s"`, `"1.5 hours"`,
+/// `"2d"`, `"1w"`, `"3mo"`, `"1y"`; without a unit, milliseconds). A month is 30.4375 days and a year
+/// 365.25.
 ///
 /// Nothing is checked when it is made; what takes it reports text that is no duration, and times
-/// beyond the year 9999, as an error of kind [`ErrorKind::InvalidArgument`]. A time in the past is now.
+/// beyond the year 9999, as an error of kind [`ErrorKind::InvalidArgument`]. A time in the past has
+/// come at once. Times are kept in whole milliseconds.
 ///
 /// ```
 /// use std::time::Duration;

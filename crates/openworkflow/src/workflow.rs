@@ -49,6 +49,13 @@ impl<I, O> WorkflowSpec<I, O> {
     }
 
     /// Sets the version. A worker runs exactly the versions that it knows.
+    ///
+    /// ```
+    /// use openworkflow::{RetryPolicy, WorkflowSpec};
+    ///
+    /// static GREET: WorkflowSpec<String, String> =
+    ///     WorkflowSpec::new("greet").version("2").retry(RetryPolicy::attempts(3));
+    /// ```
     #[must_use]
     pub const fn version(mut self, version: &'static str) -> Self {
         self.version = Some(version);
@@ -98,7 +105,8 @@ impl<I, O> fmt::Debug for WorkflowSpec<I, O> {
     }
 }
 
-type Code = dyn Fn(WorkflowContext, Payload) -> BoxFuture<'static, Result<Payload>> + Send + Sync;
+type Running = BoxFuture<'static, Result<Payload>>;
+type Code = dyn Fn(WorkflowContext, Payload) -> Result<Running> + Send + Sync;
 
 /// A workflow's implementation, to be registered with a [`Worker`](crate::Worker).
 #[derive(Clone)]
@@ -109,7 +117,8 @@ pub struct Workflow {
 }
 
 impl Workflow {
-    /// A workflow without a version that is not retried.
+    /// A workflow without a version that is not retried. Its name is checked where it is used: by
+    /// [`WorkerBuilder::build`](crate::WorkerBuilder::build).
     ///
     /// `code` runs from its start in every execution, with the steps that finished before answered
     /// from history. Between steps it must do the same each time: no clocks, no random numbers, no
@@ -139,13 +148,13 @@ impl Workflow {
         let name = name.into();
         let subject = format!("the input of workflow {name:?}");
         let code = Arc::new(code);
-        let code = move |context, input: Payload| -> BoxFuture<'static, Result<Payload>> {
-            let input = payload::decode(&input, &subject);
+        let code = move |context, input: Payload| -> Result<Running> {
+            let input = payload::decode_stored(&input, &subject)?;
             let code = Arc::clone(&code);
-            Box::pin(async move {
-                let output = code(context, input?).await?;
+            Ok(Box::pin(async move {
+                let output = code(context, input).await?;
                 payload::encode(&output, "the workflow's output")
-            })
+            }))
         };
         Self {
             key: WorkflowKey::new(name, None),
@@ -182,11 +191,8 @@ impl Workflow {
         &self.retry
     }
 
-    pub(crate) fn call(
-        &self,
-        context: WorkflowContext,
-        input: Payload,
-    ) -> BoxFuture<'static, Result<Payload>> {
+    /// The code, about to begin; an error where the input cannot be read.
+    pub(crate) fn call(&self, context: WorkflowContext, input: Payload) -> Result<Running> {
         (self.code)(context, input)
     }
 }

@@ -2,15 +2,18 @@
 
 #![cfg(feature = "sqlite")]
 
-use std::time::Duration;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join};
 use futures_util::stream::FuturesUnordered;
 use openworkflow::backend::RunStatus;
 use openworkflow::{
-    Client, ClientError, Error, RetryPolicy, RunHandle, Sqlite, Worker, WorkerHandle, Workflow,
-    WorkflowSpec,
+    Client, ClientError, Clock, Error, ErrorKind, Interceptor, Next, RetryPolicy, RunHandle,
+    Sqlite, StepCall, StepOutcome, Worker, WorkerHandle, Workflow, WorkflowSpec, async_trait,
 };
 
 type Fallible = Result<(), Box<dyn std::error::Error>>;
@@ -65,7 +68,10 @@ async fn a_failure_that_nobody_hears_of_any_more_does_not_keep_the_run() -> Fall
             }));
             steps.push(Box::pin(async move {
                 // Long enough for the other's failure to be written, and to wait for this step.
-                let works = || async { Ok(tokio::time::sleep(Duration::from_millis(100)).await) };
+                let works = || async {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    Ok(())
+                };
                 second.run("works", works).await
             }));
             assert!(steps.next().await.is_some_and(|done| done.is_ok()));
@@ -79,11 +85,43 @@ async fn a_failure_that_nobody_hears_of_any_more_does_not_keep_the_run() -> Fall
 }
 
 #[tokio::test]
+async fn what_a_failure_sets_to_work_is_done_before_the_next_is_told() -> Fallible {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let begins = Arc::clone(&begun);
+    let workflow = WORKFLOW.implement(move |wf, ()| {
+        let begins = Arc::clone(&begins);
+        async move {
+            let refused = || async { Err::<(), _>(Error::new("Refused", "no").non_retryable()) };
+            let mends = async {
+                let failed = wf.run("first-fails", refused).await.is_err();
+                wf.run("mends", || async {
+                    begins.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(30)).await;
+                    Ok(failed)
+                })
+                .await
+            };
+            let joined = try_join(mends, wf.run("second-fails", refused)).await;
+            wf.sleep("later", Duration::from_millis(1)).await?;
+            Ok(joined
+                .err()
+                .and_then(|error| error.step_name().map(str::to_owned))
+                .unwrap_or_default())
+        }
+    });
+    let (_worker, run) = start(workflow).await?;
+    assert_eq!(run.result_within(PATIENCE).await?, "second-fails");
+    assert_eq!(begun.load(Ordering::Relaxed), 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_caught_failure_has_the_same_kind_at_replay() -> Fallible {
     let workflow = WORKFLOW.implement(|wf, ()| async move {
         let panicked = wf
             .run("panics", || async {
-                Ok(assert_ne!(1, 1, "this panic is part of the test"))
+                assert_ne!(1, 1, "this panic is part of the test");
+                Ok(())
             })
             .retry(RetryPolicy::none());
         let panicked = panicked.await.err().map(|error| error.kind());
@@ -100,6 +138,64 @@ async fn a_caught_failure_has_the_same_kind_at_replay() -> Fallible {
         run.result_within(PATIENCE).await?,
         "Some(Panic), Some(Timeout), true"
     );
+    Ok(())
+}
+
+/// Fails the first call for each step as a layer's time-out would.
+#[derive(Default)]
+struct SlowAtFirst(Mutex<HashSet<String>>);
+
+#[async_trait]
+impl Interceptor for SlowAtFirst {
+    async fn step(
+        &self,
+        call: StepCall,
+        next: Next<'_, StepCall>,
+    ) -> openworkflow::Result<StepOutcome> {
+        let seen = self
+            .0
+            .lock()
+            .map(|mut seen| seen.insert(call.name.to_string()));
+        if seen.unwrap_or(true) {
+            return Err(Error::of_kind(ErrorKind::Timeout, "the layer timed out"));
+        }
+        next.run(call).await
+    }
+}
+
+#[tokio::test]
+async fn a_wait_that_a_layer_timed_out_is_set_up_again() -> Fallible {
+    let clock = Clock::manual(SystemTime::now());
+    let store = Sqlite::options()
+        .clock(clock.clone())
+        .open_in_memory()
+        .await?;
+    let workflow = WORKFLOW.implement(|wf, ()| async move {
+        wf.sleep("later", Duration::from_secs(60)).await?;
+        Ok("done".to_owned())
+    });
+    let worker = Worker::builder(store.clone())
+        .workflow(workflow)
+        .interceptor(SlowAtFirst::default())
+        .build()?;
+    let client = Client::new(store);
+    let run = client.start(&WORKFLOW, &()).await?;
+    let _worker = worker.start();
+    let patience = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match run.result_within(Duration::from_millis(10)).await {
+                Err(ClientError::TimedOut { .. }) => clock.advance(Duration::from_secs(10)),
+                ended => return ended,
+            }
+        }
+    });
+    assert_eq!(patience.await??, "done");
+    let attempts = client.list_steps(run.id()).await?.items;
+    let statuses: Vec<_> = attempts
+        .iter()
+        .map(|attempt| attempt.status.as_str())
+        .collect();
+    assert_eq!(statuses, ["failed", "completed"]);
     Ok(())
 }
 

@@ -55,6 +55,29 @@ calls! {
 /// A run is about to be created: by a client, or by a step of a parent run.
 ///
 /// `run.carrier` may be written; it is stored by the statement that writes the run.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use workflow_core::{CreateRun, CreatedRun, Error, Interceptor, Next, Result};
+///
+/// struct Tenancy(&'static str);
+///
+/// #[async_trait]
+/// impl Interceptor for Tenancy {
+///     async fn create_run(
+///         &self,
+///         mut call: CreateRun,
+///         next: Next<'_, CreateRun>,
+///     ) -> Result<CreatedRun> {
+///         if call.input.size() > 1_000_000 {
+///             return Err(Error::rejected("the input is too large").non_retryable());
+///         }
+///         // Every execution of the run finds it in `execution.run.carrier`.
+///         call.run.carrier.insert("tenant", self.0);
+///         next.run(call).await
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct CreateRun {

@@ -48,7 +48,8 @@ impl Chain {
     }
 
     /// Sends `call` through the chain to `terminal`. Without interceptors this is `terminal` itself:
-    /// no allocation, no dynamic call.
+    /// no allocation, no dynamic call. Dropping the future drops the hooks and `terminal` where they
+    /// are.
     ///
     /// # Errors
     ///
@@ -132,7 +133,7 @@ impl<C: Call> fmt::Debug for Next<'_, C> {
     }
 }
 
-/// The future of [`Next::run`]: the rest of the chain at work.
+/// The future of [`Next::run`]: the rest of the chain at work. Once it has resolved it stays pending.
 #[must_use = "futures do nothing unless awaited"]
 pub struct NextFuture<'a, C: Call>(State<'a, C>);
 

@@ -202,19 +202,20 @@ impl Error {
         }
     }
 
-    /// The error this one was made from.
+    /// The error this one was made from. An error that was stored and read back has none: code that
+    /// decides something durable should go by the [kind](Self::kind) and the [name](Self::name).
     #[must_use]
     pub fn source(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
         self.0.source.as_deref()
     }
 
-    /// The error this one was made from, if it is a `T`.
+    /// The error this one was made from, if it is a `T`; see [`source`](Self::source).
     #[must_use]
     pub fn downcast_ref<T: StdError + 'static>(&self) -> Option<&T> {
         self.0.source.as_deref()?.downcast_ref()
     }
 
-    /// The error this one was made from, by value, if it is a `T`.
+    /// The error this one was made from, by value, if it is a `T`; see [`source`](Self::source).
     ///
     /// # Errors
     ///

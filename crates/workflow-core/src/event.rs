@@ -4,6 +4,22 @@ use crate::{Execution, Interruption};
 
 /// A fact told to [`Interceptor::event`](crate::Interceptor::event): something happened that no hook
 /// wraps.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use workflow_core::{Event, Interceptor};
+///
+/// #[derive(Default)]
+/// struct Replays(AtomicU64);
+///
+/// impl Interceptor for Replays {
+///     fn event(&self, event: &Event<'_>) {
+///         if let Event::StepReplayed { .. } = event {
+///             self.0.fetch_add(1, Ordering::Relaxed);
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {

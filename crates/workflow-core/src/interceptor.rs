@@ -81,6 +81,8 @@ use std::sync::Arc;
 pub trait Interceptor: Send + Sync + 'static {
     /// Around the creation of a run, by a client or (with `call.parent` set) by a step of a parent
     /// run. What is added to `call.run.carrier` is written with the run.
+    ///
+    /// An `Err` reaches the client; where a step creates the run, it fails that step.
     fn create_run<'life0, 'life1, 'async_trait>(
         &'life0 self,
         call: CreateRun,
@@ -97,8 +99,8 @@ pub trait Interceptor: Send + Sync + 'static {
     /// Around one execution of a run: everything between the claim and the write that ends it.
     ///
     /// A workflow's own failure is an [`ExecutionOutcome`], with the retry decision already made; an
-    /// `Err` is an interceptor's. A retryable `Err` puts the run back into the queue, any other
-    /// fails it.
+    /// `Err` is an interceptor's. A retryable `Err` puts the run back into the queue, unless its
+    /// deadline comes first; any other fails it.
     fn execute<'life0, 'life1, 'async_trait>(
         &'life0 self,
         call: ExecuteRun,
@@ -115,6 +117,9 @@ pub trait Interceptor: Send + Sync + 'static {
     /// Around a step of whatever kind: a function's body, a signal being sent, a wait being set up,
     /// and (in a later execution, with [`StepPhase::Resolve`](crate::StepPhase::Resolve)) the end
     /// of a wait.
+    ///
+    /// An `Err` fails this attempt at the step, and a retryable one is tried again. Where the wait
+    /// that it is about was set up already, the wait stands and only the call is made again.
     fn step<'life0, 'life1, 'async_trait>(
         &'life0 self,
         call: StepCall,
@@ -128,7 +133,7 @@ pub trait Interceptor: Send + Sync + 'static {
         next.run(call).boxed()
     }
 
-    /// Around a client's sending of a signal.
+    /// Around a client's sending of a signal. An `Err` reaches the client.
     fn send_signal<'life0, 'life1, 'async_trait>(
         &'life0 self,
         call: SendSignal,
@@ -142,7 +147,7 @@ pub trait Interceptor: Send + Sync + 'static {
         next.run(call).boxed()
     }
 
-    /// Around a client's cancellation of a run.
+    /// Around a client's cancellation of a run. An `Err` reaches the client.
     fn cancel_run<'life0, 'life1, 'async_trait>(
         &'life0 self,
         call: CancelRun,
@@ -156,7 +161,7 @@ pub trait Interceptor: Send + Sync + 'static {
         next.run(call).boxed()
     }
 
-    /// Told of facts that have no duration to wrap. Must not block.
+    /// Told of facts that have no duration to wrap. Must not block. A panic is passed over.
     fn event(&self, event: &Event<'_>) {
         let _ = event;
     }

@@ -125,9 +125,10 @@ impl Execution {
 pub enum Interruption {
     /// The run was canceled.
     Canceled,
-    /// Another worker took the run over, or finished it.
+    /// The run is no longer this worker's to write: another one took it over or finished it, or the
+    /// database could not be written for so long that this must be assumed.
     LeaseLost,
-    /// The worker is stopping and its deadline passed.
+    /// The worker was stopped hard, or its deadline for a graceful stop passed.
     WorkerStopped,
     /// The run's deadline passed and somebody marked it failed.
     DeadlineExceeded,
@@ -150,6 +151,31 @@ impl Interruption {
 ///
 /// An execution that is interrupted has no outcome: its future is dropped, see
 /// [`Execution::interruption`].
+///
+/// ```
+/// use async_trait::async_trait;
+/// use workflow_core::{ExecuteRun, ExecutionOutcome, Interceptor, Next, Result};
+///
+/// /// Gives a run up at its tenth failure, whatever its policy says.
+/// struct NineLives;
+///
+/// #[async_trait]
+/// impl Interceptor for NineLives {
+///     async fn execute(
+///         &self,
+///         call: ExecuteRun,
+///         next: Next<'_, ExecuteRun>,
+///     ) -> Result<ExecutionOutcome> {
+///         let attempt = call.execution.attempt;
+///         match next.run(call).await? {
+///             ExecutionOutcome::Retrying { error, .. } if attempt > 9 => {
+///                 Ok(ExecutionOutcome::Failed { error })
+///             }
+///             outcome => Ok(outcome),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ExecutionOutcome {

@@ -111,6 +111,24 @@ pub enum StepPhase {
 }
 
 /// How a step ended. Failure is the `Err` beside it.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use workflow_core::{Interceptor, Next, Payload, Result, StepCall, StepOutcome};
+///
+/// /// Answers for a step that must not really run.
+/// struct DryRun;
+///
+/// #[async_trait]
+/// impl Interceptor for DryRun {
+///     async fn step(&self, call: StepCall, next: Next<'_, StepCall>) -> Result<StepOutcome> {
+///         if &*call.name == "charge" {
+///             return Ok(StepOutcome::Completed { output: Payload::from_json("0") });
+///         }
+///         next.run(call).await
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StepOutcome {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use opentelemetry::trace::{SpanBuilder, SpanKind, TraceContextExt};
+use opentelemetry::trace::{SpanBuilder, SpanId, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use workflow_core::{
     BoxFuture, CancelRun, CreateRun, CreatedRun, ExecuteRun, Execution, ExecutionOutcome,
@@ -217,6 +217,9 @@ impl Inner {
         let unrecorded = unrecorded.map(|started| started.cx.span().span_context().span_id());
         let scope = Arc::new(RunScope {
             execution: Arc::clone(execution),
+            span_id: started.as_ref().map_or(SpanId::INVALID, |started| {
+                started.cx.span().span_context().span_id()
+            }),
             owner: self.address(),
             tracer,
             selection,

@@ -21,6 +21,8 @@
 //!
 //! # Features
 //!
+//! - `otlp`: [`init`] and [`otlp`], the set-up for applications that have no OpenTelemetry of their
+//!   own: export over gRPC and HTTP, sampling, hosted backends. Includes `tracing`.
 //! - `testing`: a kit to collect spans and compare them with an expected tree.
 //! - `tracing`: for applications whose own spans and logs are made with the `tracing` crate.
 
@@ -32,6 +34,8 @@ mod config;
 mod interceptor;
 mod losses;
 mod names;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod outcome;
 mod processor;
 mod propagation;
@@ -50,6 +54,8 @@ pub use config::{ErrorDetail, OtelInterceptorBuilder, SpanSelection, SuccessStat
 pub use interceptor::OtelInterceptor;
 pub use losses::Losses;
 pub use names::{attribute, operation};
+#[cfg(feature = "otlp")]
+pub use otlp::init;
 pub use processor::RunAttributesProcessor;
 pub use {opentelemetry, opentelemetry_sdk};
 

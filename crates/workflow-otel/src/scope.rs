@@ -14,6 +14,9 @@ use crate::tracer::StartSpan;
 /// An execution, as it is found in the contexts that are current inside of it.
 pub(crate) struct RunScope {
     pub(crate) execution: Arc<Execution>,
+    /// The execution's own span; invalid where it has none.
+    #[cfg_attr(not(feature = "otlp"), expect(dead_code))]
+    pub(crate) span_id: SpanId,
     /// Which interceptor this is of (by address), should there be several.
     pub(crate) owner: usize,
     /// Taken once per execution, because taking one from the global provider is not free.

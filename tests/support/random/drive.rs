@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use openworkflow::backend::{
     Backend, RunStatus, StepAttempt, StepAttemptKind, StepStatus, WorkflowRun,
 };
-use openworkflow::{Client, ClientError, Clock, Worker, WorkerBuilder};
+use openworkflow::{Client, ClientBuilder, ClientError, Clock, Worker, WorkerBuilder};
 use serde_json::{Value, json};
 
 use super::crash::{CrashingBackend, World};
@@ -47,6 +47,8 @@ pub struct Setup<'a> {
     pub crashes: &'a [u32],
     /// What else is set on the worker, such as interceptors.
     pub worker: &'a (dyn Fn(WorkerBuilder) -> WorkerBuilder + Sync),
+    /// What else is set on the client that starts the root run.
+    pub client: &'a (dyn Fn(ClientBuilder) -> ClientBuilder + Sync),
 }
 
 impl Default for Setup<'_> {
@@ -55,6 +57,7 @@ impl Default for Setup<'_> {
             concurrency: 4,
             crashes: &[],
             worker: &|worker| worker,
+            client: &|client| client,
         }
     }
 }
@@ -75,6 +78,8 @@ pub struct Outcome {
     pub result: Result<Value, (Option<String>, String)>,
     /// The rows of the database, sorted, with the names of things in place of their ids.
     pub rows: Vec<String>,
+    /// The runs, with their step attempts.
+    pub runs: Vec<(WorkflowRun, Vec<StepAttempt>)>,
     /// How many crashes there were.
     pub crashes: usize,
     /// What happened that must not happen.
@@ -94,7 +99,8 @@ pub async fn drive<D: Database>(db: &D, program: &Program, setup: &Setup<'_>) ->
         violations: Vec::new(),
     };
     let mut store = db.open(&driver.clock).await;
-    let root = Client::new(store.clone())
+    let root = (setup.client)(Client::builder(store.clone()))
+        .build()
         .start(&PROGRAM, program)
         .await
         .expect("the root run starts");
@@ -131,7 +137,8 @@ pub async fn drive<D: Database>(db: &D, program: &Program, setup: &Setup<'_>) ->
     let result = match client.handle::<Value>(root_id.as_str()).result().await {
         Ok(output) => Ok(output),
         Err(ClientError::RunFailed { error, .. }) => Err((error.name, error.message)),
-        Err(error) => panic!("the root run has neither an output nor an error: {error}"),
+        // Of a run that was stuck, the violations tell more.
+        Err(error) => Err((None, error.to_string())),
     };
     let history = History::read(&client, &root_id).await;
     driver.violations.extend(world.violations());
@@ -141,6 +148,7 @@ pub async fn drive<D: Database>(db: &D, program: &Program, setup: &Setup<'_>) ->
     Outcome {
         result,
         rows,
+        runs: history.runs,
         crashes,
         violations: driver.violations,
     }

@@ -3,12 +3,30 @@
 //! A [`Program`] is data: the input of one workflow that interprets it. [`drive`] runs a program on
 //! any database from start to end, with or without crashes, and tells what came of it.
 
+use proptest::test_runner::{Config, FileFailurePersistence};
+
 mod crash;
 mod drive;
 mod program;
+mod sqlite;
 mod workflow;
 
 pub use crash::{CrashingBackend, World};
 pub use drive::{Database, Outcome, Setup, drive, mask_times};
 pub use program::{Block, Body, JoinStyle, Node, Op, Program, Rendezvous, programs};
+pub use sqlite::SqliteFile;
 pub use workflow::{PROGRAM, PROGRAM_V2, workflows};
+
+/// How many programs are made up, unless `PROPTEST_CASES` says so, and where the seeds of failures go.
+#[must_use]
+pub fn config(cases: u32) -> Config {
+    let mut config = Config {
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        max_shrink_iters: 200,
+        ..Config::default()
+    };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = cases;
+    }
+    config
+}

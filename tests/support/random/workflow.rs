@@ -183,7 +183,9 @@ impl Env {
     }
 
     async fn wait(&self, id: u32) -> Result<Value> {
+        // A parent that has failed meanwhile will not send it.
         let wait = self.wf.wait_for_signal::<Value>(format!("meet:{id}"));
+        let wait = wait.timeout("10 days");
         Ok(wait.name(format!("wait-{id}")).await?.into())
     }
 

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use workflow_core::{Carrier, Error, ErrorKind, Payload};
 
 use super::StoredError;
+use crate::payload;
 
 /// How many step attempts a run may have.
 pub(crate) const STEP_LIMIT: usize = 1000;
@@ -272,25 +273,25 @@ pub(crate) fn decode_wait_context(json: Option<&str>) -> WaitContext {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct SignalData {
     data: Box<RawValue>,
 }
 
-/// The output of a signal wait that got `data`.
-pub(crate) fn encode_signal_output(data: &Payload) -> Result<Payload, Error> {
-    let data = RawValue::from_string(data.expose().to_owned())?;
-    Ok(Payload::from_json(serde_json::to_string(&SignalData {
-        data,
-    })?))
+/// The output of a signal wait that got `data`, which is JSON.
+pub(crate) fn encode_signal_output(data: &Payload) -> Payload {
+    Payload::from_json(format!(r#"{{"data":{}}}"#, data.expose()))
 }
 
 /// The data out of the output of a signal wait; `None` where it timed out.
-pub(crate) fn decode_signal_output(output: &Payload) -> Result<Option<Payload>, Error> {
+pub(crate) fn decode_signal_output(
+    output: &Payload,
+    subject: &str,
+) -> Result<Option<Payload>, Error> {
     if output.is_null() {
         return Ok(None);
     }
-    let output: SignalData = serde_json::from_str(output.expose())?;
+    let output: SignalData = payload::decode_stored(output, subject)?;
     Ok(Some(Payload::from_json(output.data.get())))
 }
 
@@ -309,7 +310,7 @@ pub(crate) fn encode_recipients(run_ids: Vec<String>) -> Result<Payload, Error> 
 }
 
 /// Who received the signal that a step sent.
-pub(crate) fn decode_recipients(output: &Payload) -> Result<Vec<String>, Error> {
-    let output: SignalRecipients = serde_json::from_str(output.expose())?;
+pub(crate) fn decode_recipients(output: &Payload, subject: &str) -> Result<Vec<String>, Error> {
+    let output: SignalRecipients = payload::decode_stored(output, subject)?;
     Ok(output.workflow_run_ids)
 }

@@ -2,7 +2,8 @@
 
 use workflow_core::{BoxError, Interruption};
 
-/// An operation of the backend failed; nothing of it was written.
+/// An operation of the backend failed. Nothing of it was written, unless the answer was lost with a
+/// connection.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendError {

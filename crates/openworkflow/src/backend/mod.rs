@@ -38,16 +38,53 @@ pub type BackendResult<T> = std::result::Result<T, BackendError>;
 
 /// What clients and workers need of a database.
 ///
-/// Each method is one atomic operation of the database protocol (`docs/protocol.md`): when it
-/// returns `Ok`, what it did is durable, and when it returns `Err`, nothing was written. The future
-/// of an operation may be dropped at any time; the operation then may or may not have happened, but
-/// never in part.
+/// Each method is one atomic operation of the database protocol (`docs/protocol.md`, which also says
+/// what an implementation owes, method by method): when it returns `Ok`, what it did is durable, and
+/// when it returns `Err`, nothing was written, unless the answer was lost with a connection. The
+/// future of an operation may be dropped at any time; the operation then may or may not have
+/// happened, but never in part.
 ///
 /// Operations that take an [`Owner`] are guarded: they happen only while the run is `running` and
 /// claimed by that worker, and fail with [`BackendError::OwnershipLost`] otherwise.
 ///
 /// After a commit, the backend tells [`wakeups`](Self::wakeups) what became due and what ended, so
 /// that workers and handles in the same process need not wait for their next poll.
+///
+/// What a worker does with it, in short:
+///
+/// ```
+/// use std::time::Duration;
+/// use openworkflow::Sqlite;
+/// use openworkflow::backend::{
+///     Backend, Claim, EndedStep, ExecutionEnd, NewRun, NewStepAttempt, Owner, StepAttemptKind,
+/// };
+/// use workflow_core::Payload;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = Sqlite::options().open_in_memory().await?;
+/// store.create_run(NewRun::new("default", "run-1", "greet", Payload::NULL)).await?;
+///
+/// let lease = Duration::from_secs(30);
+/// let claim = Claim::new("default".into(), vec!["slot-1".into()], None, lease);
+/// let claimed = store.claim_runs(claim).await?;
+/// assert_eq!(claimed[0].attempts, 1);
+///
+/// let owner = Owner::new("default", "run-1", "slot-1");
+/// let kind = StepAttemptKind::Function;
+/// let attempt = NewStepAttempt::new("attempt-1".into(), "compose".into(), kind, None);
+/// store.begin_step(&owner, attempt.clone()).await?;
+/// store.extend_lease(&owner, lease).await?;
+/// let output = Payload::from_json(r#""Hello""#);
+/// store.end_step(&owner, EndedStep::new(attempt, Ok(output.clone()))).await?;
+/// store.end_execution(&owner, ExecutionEnd::Complete { output }).await?;
+///
+/// // It is over, and nobody's to write any more.
+/// assert!(store.extend_lease(&owner, lease).await.is_err());
+/// assert_eq!(store.count_runs("default").await?.completed, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// The clock of everything that is decided on this side of the database.
@@ -79,8 +116,9 @@ pub trait Backend: Send + Sync + 'static {
     /// runs that received it.
     async fn send_signal(&self, signal: NewSignal) -> BackendResult<Vec<String>>;
 
-    /// Fails runs whose deadline passed (waking their parents), then claims due runs: one at most
-    /// for each of `claim.worker_ids`.
+    /// Fails runs whose deadline passed (waking their parents), about once a second; then claims due
+    /// runs: one at most for each of `claim.worker_ids`, `pending` ones first, then by `available_at`
+    /// and `created_at`. A claimed run that cannot be read is an `Err` inside of its [`ClaimedRun`].
     async fn claim_runs(&self, claim: Claim) -> BackendResult<Vec<ClaimedRun>>;
 
     /// Loads what a run did so far, from one snapshot.
@@ -93,7 +131,8 @@ pub trait Backend: Send + Sync + 'static {
     async fn begin_step(&self, owner: &Owner, attempt: NewStepAttempt) -> BackendResult<()>;
 
     /// Writes a `running` attempt of kind `workflow` (if it does not exist yet), creates the child
-    /// run (or finds it by its idempotency key) and links the two. Returns the child.
+    /// run (or finds it by its idempotency key) and links the two. Returns the child; where the
+    /// attempt is linked already, that one.
     async fn begin_child(
         &self,
         owner: &Owner,
@@ -102,10 +141,12 @@ pub trait Backend: Send + Sync + 'static {
     ) -> BackendResult<WorkflowRun>;
 
     /// Writes a completed or failed step attempt: the whole row where it does not exist yet, the
-    /// result where it does. An attempt that has that status already keeps its first result.
+    /// result where it does. An attempt that has that status already keeps its first result; for one
+    /// that has the other, the operation fails with [`BackendError::OwnershipLost`].
     async fn end_step(&self, owner: &Owner, ended: EndedStep) -> BackendResult<()>;
 
     /// Ends an execution: completes, fails, reschedules or parks the run, and wakes its parent where
-    /// the run is over.
+    /// the run is over. A run that is put away is due at once if what one of its waits waits for is
+    /// there by now.
     async fn end_execution(&self, owner: &Owner, end: ExecutionEnd) -> BackendResult<()>;
 }

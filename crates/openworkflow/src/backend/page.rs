@@ -10,6 +10,15 @@ use super::codec;
 use super::request::{PageEdge, Window};
 
 /// A place in a list, as the protocol writes it: base64 of a JSON object with `createdAt` and `id`.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use openworkflow::backend::Cursor;
+///
+/// let cursor = Cursor::new(SystemTime::UNIX_EPOCH, "6f9c");
+/// assert_eq!(Cursor::decode(&cursor.encode()), Some(cursor));
+/// assert_eq!(Cursor::decode("6f9c"), None);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     created_at: SystemTime,
@@ -44,7 +53,7 @@ impl Cursor {
         &self.id
     }
 
-    /// The text of this cursor.
+    /// The text of this cursor. What is finer than a millisecond is not in it.
     #[must_use]
     pub fn encode(&self) -> String {
         let wire = Wire {

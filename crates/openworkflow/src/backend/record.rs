@@ -49,6 +49,13 @@ macro_rules! text_enum {
 
 text_enum! {
     /// The status of a run.
+    ///
+    /// ```
+    /// use openworkflow::backend::RunStatus;
+    ///
+    /// assert!(RunStatus::from("canceled").is_terminal());
+    /// assert_eq!(RunStatus::from("new one"), RunStatus::Other("new one".to_owned()));
+    /// ```
     RunStatus {
         /// Waits to be claimed, for the first time or again after a failure.
         Pending = "pending",
@@ -258,6 +265,14 @@ impl StepAttempt {
 }
 
 /// A failure as it is stored: what a process in any language can read.
+///
+/// ```
+/// use openworkflow::backend::StoredError;
+///
+/// let error = StoredError::from_json(r#"{"name":"TypeError","message":"x is undefined"}"#);
+/// assert_eq!(error.to_string(), "TypeError: x is undefined");
+/// assert!(error.retryable);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoredError {
@@ -325,6 +340,15 @@ impl fmt::Display for StoredError {
 }
 
 /// How many runs have which status; legacy statuses count as what they became.
+///
+/// ```
+/// use openworkflow::backend::{RunCounts, RunStatus};
+///
+/// let mut counts = RunCounts::default();
+/// counts.add(&RunStatus::Sleeping, 2);
+/// counts.add(&RunStatus::Running, 1);
+/// assert_eq!(counts.running, 3);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunCounts {

@@ -14,6 +14,17 @@ const HORIZON: Duration = Duration::from_secs(3600);
 
 /// Where a backend says what it committed, and where workers and handles of the same process hear
 /// of it. Only a matter of latency: everything here is found by polling too.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use openworkflow::backend::Wakeups;
+///
+/// let wakeups = Wakeups::new();
+/// let now = SystemTime::now();
+/// // After the commit that parks a run for a minute, and after the one that ends another:
+/// wakeups.work_due(now + Duration::from_secs(60), now);
+/// wakeups.run_ended("6f9c");
+/// ```
 #[derive(Default)]
 pub struct Wakeups {
     work: Notify,

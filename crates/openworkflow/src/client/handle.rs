@@ -15,6 +15,21 @@ const POLL_MIN: Duration = Duration::from_millis(50);
 const POLL_MAX: Duration = Duration::from_secs(1);
 
 /// A run that was started: its id, and its result once there is one. Cloning is cheap.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use openworkflow::{Client, ClientError};
+///
+/// # async fn example(client: Client) -> Result<(), ClientError> {
+/// let run = client.handle::<String>("6f9c1c2e");
+/// match run.result_within(Duration::from_secs(5)).await {
+///     Ok(greeting) => println!("{greeting}"),
+///     Err(ClientError::RunFailed { error, .. }) => println!("failed: {error}"),
+///     Err(ClientError::TimedOut { .. }) => run.cancel().await?,
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(()) }
+/// ```
 pub struct RunHandle<O> {
     client: Arc<Shared>,
     run_id: Arc<str>,
@@ -80,7 +95,8 @@ impl<O> RunHandle<O> {
         }
     }
 
-    /// Waits for the run to end, for `limit` at most, and returns its output.
+    /// Waits for the run to end, for `limit` at most, and returns its output. The run goes on when the
+    /// limit is reached. Dropping the future is harmless.
     ///
     /// # Errors
     ///

@@ -64,6 +64,11 @@ fn cursor(text: &str) -> ClientResult<Cursor> {
 
 /// A page of runs to be read; a future that does so. See
 /// [`Client::list_runs`](super::Client::list_runs).
+///
+/// # Errors
+///
+/// It resolves with [`ClientError::Invalid`] where the limit is out of range,
+/// [`ClientError::InvalidCursor`], or [`ClientError::Backend`].
 #[must_use = "a list is read when the request is awaited"]
 pub struct ListRunsRequest(Lazy<'static, Config<ListRuns>, ClientResult<Page<WorkflowRun>>>);
 
@@ -91,7 +96,11 @@ impl ListRunsRequest {
 }
 
 /// A page of step attempts to be read; a future that does so. See
-/// [`Client::list_steps`](super::Client::list_steps).
+/// [`Client::list_steps`](super::Client::list_steps). A run that does not exist has none.
+///
+/// # Errors
+///
+/// As [`ListRunsRequest`].
 #[must_use = "a list is read when the request is awaited"]
 pub struct ListStepsRequest(Lazy<'static, Config<ListSteps>, ClientResult<Page<StepAttempt>>>);
 

@@ -103,7 +103,7 @@ impl Client {
 
     /// Cancels a run, and wakes its parent if it has one. A run that is canceled already stays so. Its
     /// execution, if one is under way, is dropped when it next writes or shows a sign of life. Its
-    /// children are not canceled.
+    /// children are not canceled. If the future is dropped, the run may or may not be canceled.
     ///
     /// # Errors
     ///

@@ -12,6 +12,14 @@ use crate::step::{Lazy, lazy_future};
 
 /// A signal to be sent; a future that does so. See
 /// [`Client::send_signal`](super::Client::send_signal).
+///
+/// If the future is dropped before it resolves, the signal may or may not have been sent. With an
+/// [idempotency key](Self::idempotency_key) it can be sent again without harm.
+///
+/// # Errors
+///
+/// It resolves with [`ClientError::Invalid`] where the data cannot be written as JSON, or the name or
+/// the key is too long; [`ClientError::Refused`] by an interceptor; or [`ClientError::Backend`].
 #[must_use = "a signal is sent when the request is awaited"]
 pub struct SendSignalRequest(Lazy<'static, Config, ClientResult<Vec<String>>>);
 
@@ -61,6 +69,7 @@ async fn send(config: Config) -> Result<Vec<String>> {
         idempotency_key,
     } = config;
     name::validate("a signal", &signal)?;
+    name::validate("the client's namespace", &client.namespace_id)?;
     if let Some(key) = &idempotency_key {
         name::validate_key(key)?;
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use workflow_core::{CreateRun, CreatedRun, Error, Payload, Result, RunInfo};
+use workflow_core::{Carrier, CreateRun, CreatedRun, Error, Payload, Result, RunInfo};
 
 use super::{ClientError, ClientResult, RunHandle, Shared};
 use crate::backend::NewRun;
@@ -14,6 +14,15 @@ use crate::step::{Lazy, lazy_future};
 use crate::when::When;
 
 /// A run to be started; a future that does so. See [`Client::start`](super::Client::start).
+///
+/// If the future is dropped before it resolves, the run may or may not have been started. With an
+/// [idempotency key](Self::idempotency_key) it can be started again without harm.
+///
+/// # Errors
+///
+/// It resolves with [`ClientError::Invalid`] where the input cannot be written as JSON, a time makes
+/// no sense, or a name or the key is too long; [`ClientError::Refused`] by an interceptor; or
+/// [`ClientError::Backend`].
 #[must_use = "a run is started when the request is awaited"]
 pub struct StartRunRequest<O>(
     Lazy<'static, Config, ClientResult<RunHandle<O>>>,
@@ -28,6 +37,7 @@ struct Config {
     idempotency_key: Option<String>,
     available_at: Option<When>,
     deadline_at: Option<When>,
+    carrier: Carrier,
 }
 
 impl<O: 'static> StartRunRequest<O> {
@@ -45,6 +55,7 @@ impl<O: 'static> StartRunRequest<O> {
             idempotency_key: None,
             available_at: None,
             deadline_at: None,
+            carrier: Carrier::new(),
         };
         Self(Lazy::Configured(config), PhantomData)
     }
@@ -81,6 +92,35 @@ impl<O: 'static> StartRunRequest<O> {
         }
         self
     }
+
+    /// Names the caller by a W3C `traceparent` header, such as the one of an incoming request: the
+    /// run is then traced under that span, in place of the current one, and recorded if it says so
+    /// (`…-01`) and not if it does not (`…-00`).
+    ///
+    /// For the feature `otel`. A header that cannot be read is ignored, and counted by the
+    /// interceptor.
+    ///
+    /// ```no_run
+    /// # use openworkflow::{Client, WorkflowSpec};
+    /// # static REPORT: WorkflowSpec<u64, ()> = WorkflowSpec::new("report");
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    /// let run = client.start(&REPORT, &2026).traceparent(header).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn traceparent(self, header: impl Into<String>) -> Self {
+        self.carrier_entry("traceparent", header)
+    }
+
+    /// Adds an entry to the string map that is kept with the run and that interceptors see in each
+    /// of its executions: `tracestate`, `baggage`, or one of the application's own. An interceptor
+    /// may replace it.
+    pub fn carrier_entry(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        if let Some(config) = self.0.config() {
+            config.carrier.insert(key, value);
+        }
+        self
+    }
 }
 
 lazy_future! {
@@ -103,7 +143,10 @@ async fn start<O>(config: Config) -> Result<RunHandle<O>> {
         ..
     } = config;
     name::validate("a workflow", &workflow_name)?;
-    name::validate("a namespace", &client.namespace_id)?;
+    if let Some(version) = &version {
+        name::validate_version(&workflow_name, version)?;
+    }
+    name::validate("the client's namespace", &client.namespace_id)?;
     let now = client.backend.clock().now();
     let resolve = |when: Option<When>, what: &str| {
         when.map(|when| when.resolve(now, &format!("the {what} of workflow {workflow_name:?}")))
@@ -115,6 +158,7 @@ async fn start<O>(config: Config) -> Result<RunHandle<O>> {
         Arc::clone(&workflow_name),
     );
     run.workflow_version = version;
+    run.carrier = config.carrier;
     let mut call = CreateRun::new(run, input?);
     call.available_at = resolve(config.available_at, "delay")?;
     call.deadline_at = resolve(config.deadline_at, "deadline")?;

@@ -115,17 +115,17 @@ impl ExecutionState {
         if let Some(error) = inner.fatal.take() {
             return Some(DriverEnd::Fatal(error));
         }
-        if !inner.held.is_empty() {
-            for held in std::mem::take(&mut inner.held) {
-                let mut released = held.released.lock().unwrap_or_else(PoisonError::into_inner);
-                released.0 = true;
-                if let Some(waker) = released.1.take() {
-                    waker.wake();
-                }
+        // One at a time, and what it sets to work comes to rest before the next is told: else that
+        // could be dropped halfway. In the order of the code, which a replay repeats.
+        let first = (0..inner.held.len()).min_by_key(|&i| inner.held[i].place);
+        if let Some(first) = first {
+            let held = inner.held.remove(first);
+            inner.at_work += 1;
+            let mut released = held.released.lock().unwrap_or_else(PoisonError::into_inner);
+            released.0 = true;
+            if let Some(waker) = released.1.take() {
+                waker.wake();
             }
-            // User code may have dropped who was to be told, in a collection whose wakers lead
-            // nowhere now: look again in any case.
-            DriverWaker::wake(&self.driver);
             return None;
         }
         // With nothing pending, the code awaits something that is not a step: it is left to it.

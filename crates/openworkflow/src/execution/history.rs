@@ -43,7 +43,7 @@ pub(crate) struct RunningAttempt {
     pub(crate) kind: StepAttemptKind,
     pub(crate) created_at: SystemTime,
     pub(crate) context: Arc<WaitContext>,
-    pub(crate) child: Option<ChildRun>,
+    pub(crate) child: Option<Box<ChildRun>>,
     pub(crate) linked: bool,
     pub(crate) signal: Option<Payload>,
 }
@@ -122,7 +122,7 @@ impl StepHistory {
                     kind: attempt.kind,
                     created_at: attempt.created_at,
                     context: Arc::new(context),
-                    child,
+                    child: child.map(Box::new),
                     linked: attempt.child_workflow_run_id.is_some(),
                     signal,
                 });

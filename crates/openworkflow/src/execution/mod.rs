@@ -23,15 +23,21 @@ use crate::backend::{
     Backend, BackendError, BackendResult, EndedStep, NewStepAttempt, Owner, StepAttemptKind,
 };
 use crate::name::{self, StepNames};
+use crate::retry::RetryPolicy;
 
 pub(crate) use driver::{Driver, DriverEnd};
-pub(crate) use history::{PriorAttempts, RunningAttempt, StepHistory};
+pub(crate) use history::{OpenStep, PriorAttempts, RunningAttempt, StepHistory};
 
 use driver::DriverWaker;
 
 /// How long an operation that the database could not carry out is tried again. After that the lease
 /// has run out and another worker may have the run.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a run is left alone that cannot be executed before somebody mends something.
+pub(crate) const MEND_RETRY: RetryPolicy = RetryPolicy::unlimited()
+    .initial_interval(Duration::from_secs(5))
+    .maximum_interval(Duration::from_secs(300));
 
 /// What the steps of one execution share.
 pub(crate) struct ExecutionState {
@@ -74,8 +80,11 @@ enum Pending {
     },
 }
 
-#[derive(Default)]
+/// A failure that is to be told to user code.
 struct Held {
+    /// Where its step stands in the order of the code.
+    place: usize,
+    /// Whether it may be told, and who waits for that.
     released: Mutex<(bool, Option<Waker>)>,
 }
 
@@ -187,6 +196,20 @@ impl ExecutionState {
         self.pend(Pending::Retry { error, at }).await
     }
 
+    /// Passes on what was read back from the database. Where that cannot be read, the run is put back
+    /// until somebody mends the row or the code: never resolves. An earlier execution got further, so
+    /// this is no failure of the run's.
+    pub(crate) async fn read_back<T>(&self, read: Result<T>, step_name: Arc<str>) -> T {
+        match read {
+            Ok(value) => value,
+            Err(error) => {
+                let at = self.now() + MEND_RETRY.delay(self.execution.attempt);
+                self.wait_for_retry(error.with_step_name(step_name), at)
+                    .await
+            }
+        }
+    }
+
     async fn pend(&self, pending: Pending) -> ! {
         let key = {
             let mut inner = self.lock();
@@ -210,10 +233,22 @@ impl ExecutionState {
 
     /// Resolves once no step is at work. A failure is told to user code only then, so that
     /// `try_join!` does not drop the steps beside it halfway.
-    pub(crate) async fn at_rest(&self) {
-        let held = Arc::new(Held::default());
-        self.lock().held.push(Arc::clone(&held));
+    pub(crate) async fn at_rest(&self, step_name: &str) {
+        let held = {
+            let mut inner = self.lock();
+            let held = Arc::new(Held {
+                place: inner.names.place(step_name),
+                released: Mutex::default(),
+            });
+            inner.held.push(Arc::clone(&held));
+            held
+        };
         self.driver.wake();
+        // User code may drop the step, before or after it may be told.
+        let _hearing = Hearing {
+            state: self,
+            held: &held,
+        };
         std::future::poll_fn(|cx| {
             let mut released = held.released.lock().unwrap_or_else(PoisonError::into_inner);
             if released.0 {
@@ -312,6 +347,29 @@ impl Drop for AtWork {
     }
 }
 
+/// Somebody waits to be told of a failure while this lives. From its release until then the failure
+/// counts as at work: the run does not park before user code has heard of it.
+struct Hearing<'a> {
+    state: &'a ExecutionState,
+    held: &'a Arc<Held>,
+}
+
+impl Drop for Hearing<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.state.lock();
+        inner.held.retain(|held| !Arc::ptr_eq(held, self.held));
+        let released = self
+            .held
+            .released
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        inner.at_work -= usize::from(released.0);
+        drop(released);
+        drop(inner);
+        self.state.driver.wake();
+    }
+}
+
 struct Registered<'a> {
     state: &'a ExecutionState,
     key: u64,
@@ -326,10 +384,12 @@ impl Drop for Registered<'_> {
     }
 }
 
-/// A random id, as the protocol wants it: a version 4 UUID in lower case.
+/// A new id: a UUID in lower case, of version 7, so that ids made one after the other are neighbours
+/// in the indexes. A random one (the protocol takes any text) costs a step a page of its own in each
+/// commit, which halves what SQLite does per second.
 pub(crate) fn new_id() -> Arc<str> {
     let mut buffer = Uuid::encode_buffer();
-    Arc::from(&*Uuid::new_v4().hyphenated().encode_lower(&mut buffer))
+    Arc::from(&*Uuid::now_v7().hyphenated().encode_lower(&mut buffer))
 }
 
 async fn never() -> ! {

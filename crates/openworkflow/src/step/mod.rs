@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use workflow_core::{BoxFuture, Error, ErrorKind, Result};
 
 use crate::backend::NewStepAttempt;
-use crate::execution::{AtWork, ExecutionState};
+use crate::execution::{AtWork, ExecutionState, OpenStep};
 use crate::retry::{RetryDecision, RetryPolicy};
 
 pub use run::RunStep;
@@ -98,14 +98,15 @@ pub(crate) async fn after_failure(
                 .await
         }
         RetryDecision::GiveUp => {
-            state.at_rest().await;
+            state.at_rest(step_name).await;
             error
         }
     }
 }
 
 /// Follows the failure of a step other than a function. Such a step has one attempt, as the protocol
-/// says; but where an interceptor failed rather than the step, it is tried again like a function.
+/// says, so its own failures are not retryable. Where an interceptor or a layer failed rather than
+/// the step, it is tried again like a function.
 pub(crate) async fn fail_wait(
     state: &ExecutionState,
     at_work: AtWork,
@@ -115,12 +116,17 @@ pub(crate) async fn fail_wait(
 ) -> Error {
     state.fail_step(attempt, &error).await;
     let now = state.now();
-    let policy = match error.kind() {
-        ErrorKind::Panic | ErrorKind::Rejected | ErrorKind::Application => STEP_RETRY,
-        _ => RetryPolicy::none(),
-    };
-    let decision = policy.decide(prior_failures + 1, &error, now, state.deadline_at, now);
+    let decision = STEP_RETRY.decide(prior_failures + 1, &error, now, state.deadline_at, now);
     after_failure(state, at_work, &attempt.step_name, error, decision).await
+}
+
+/// The error with which a step other than a function failed for good in an earlier execution, if it
+/// did. Workflow code that caught it then must get it again.
+pub(crate) fn failed_for_good(open: &OpenStep, usual: ErrorKind) -> Option<Error> {
+    let failure = open.last_failure.as_ref()?;
+    let error = failure.error.to_error(usual);
+    let decision = STEP_RETRY.decide(open.failures, &error, failure.at, None, failure.at);
+    (decision == RetryDecision::GiveUp).then_some(error)
 }
 
 /// Follows the failure of a wait whose row is written and stays as it is where an interceptor failed
@@ -132,16 +138,12 @@ pub(crate) async fn fail_standing_wait(
     prior_failures: u32,
     error: Error,
 ) -> Error {
-    let from_interceptor = matches!(
-        error.kind(),
-        ErrorKind::Panic | ErrorKind::Rejected | ErrorKind::Application
-    );
-    if from_interceptor && error.is_retryable() {
+    if error.is_retryable() {
         drop(at_work);
         let at = state.now() + STEP_RETRY.delay(state.execution.attempt);
         state
             .wait_for_retry(error.with_step_name(Arc::clone(&attempt.step_name)), at)
-            .await
+            .await;
     }
     fail_wait(state, at_work, attempt, prior_failures, error).await
 }

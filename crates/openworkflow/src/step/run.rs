@@ -9,7 +9,9 @@ use std::time::Duration;
 use futures_util::future::join;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use workflow_core::{BoxFuture, Payload, Result, StepKind, StepOutcome, StepPhase};
+use workflow_core::{
+    BoxFuture, Error, ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase,
+};
 
 use super::{Lazy, STEP_RETRY, after_failure, boxed, elapsed, lazy_future};
 use crate::backend::{NewStepAttempt, StepAttemptKind};
@@ -85,16 +87,20 @@ async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
         policy,
         body,
     } = config;
-    policy.validate()?;
+    if let Err(error) = policy.validate() {
+        let message = format!("step {name:?}: {error}");
+        return Err(Error::of_kind(ErrorKind::InvalidArgument, message));
+    }
     let (name, prior) = state.enter(&name)?;
     let prior_failures = match prior {
-        PriorAttempts::Completed(output) => return decode(&output, &name),
+        PriorAttempts::Completed(output) => {
+            let value = payload::decode_stored(&output, &subject(&name));
+            return Ok(state.read_back(value, name).await);
+        }
         PriorAttempts::None => 0,
         PriorAttempts::Open(open) => {
             if let Some(failure) = &open.last_failure {
-                let error = failure
-                    .error
-                    .to_error(workflow_core::ErrorKind::Application);
+                let error = failure.error.to_error(ErrorKind::Application);
                 let now = state.now();
                 match policy.decide(open.failures, &error, failure.at, state.deadline_at, now) {
                     RetryDecision::RetryAt(at) if at <= now => {}
@@ -165,5 +171,9 @@ async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
 }
 
 fn decode<T: DeserializeOwned>(output: &Payload, step_name: &str) -> Result<T> {
-    payload::decode(output, &format!("the result of step {step_name:?}"))
+    payload::decode(output, &subject(step_name))
+}
+
+fn subject(step_name: &str) -> String {
+    format!("the result of step {step_name:?}")
 }

@@ -12,13 +12,13 @@ use workflow_core::{
     StepOutcome, StepPhase,
 };
 
-use super::{Lazy, boxed, fail_standing_wait, fail_wait, lazy_future};
+use super::{Lazy, boxed, fail_standing_wait, fail_wait, failed_for_good, lazy_future};
 use crate::backend::{ChildRun, NewRun, NewStepAttempt, RunStatus, StepAttemptKind, codec};
 use crate::execution::{
     ExecutionState, PriorAttempts, RunningAttempt, new_id, through_chain, unexpected_outcome,
 };
-use crate::payload;
 use crate::when::{When, a_year_after};
+use crate::{name, payload};
 
 /// A child workflow as a step; see
 /// [`WorkflowContext::run_workflow`](crate::WorkflowContext::run_workflow).
@@ -93,20 +93,28 @@ async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
         workflow_name,
         version,
         input,
-        name,
+        name: step_name,
         timeout,
     } = config;
     let input = input?;
-    crate::name::validate("a workflow", workflow_name)?;
-    let (step_name, prior) = state.enter(name.as_deref().unwrap_or(workflow_name))?;
+    name::validate("a workflow", workflow_name)?;
+    if let Some(version) = version {
+        name::validate_version(workflow_name, version)?;
+    }
+    let named = step_name.is_some();
+    let (step_name, prior) = state.enter(step_name.as_deref().unwrap_or(workflow_name))?;
     let mut child = Child {
         workflow_name: workflow_name.into(),
         version: version.map(Arc::from),
-        named: name.is_some(),
+        named,
         timeout_at: SystemTime::UNIX_EPOCH,
     };
     let (prior_failures, unlinked) = match prior {
-        PriorAttempts::Completed(output) => return decode(&output, &step_name),
+        PriorAttempts::Completed(output) => {
+            return Ok(state
+                .read_back(decode_stored(&output, &step_name), step_name)
+                .await);
+        }
         PriorAttempts::None => (0, None),
         PriorAttempts::Open(open) => {
             if let Some(running) = open.running {
@@ -119,14 +127,18 @@ async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
                 }
                 (open.failures, Some(running.id))
             } else {
-                if let Some(failure) = open.last_failure
+                if let Some(failure) = &open.last_failure
                     && failure.had_child
                 {
-                    state.at_rest().await;
+                    state.at_rest(&step_name).await;
                     let error = failure
                         .error
                         .to_error(ErrorKind::ChildFailed)
                         .non_retryable();
+                    return Err(error.with_step_name(step_name));
+                }
+                if let Some(error) = failed_for_good(&open, ErrorKind::Application) {
+                    state.at_rest(&step_name).await;
                     return Err(error.with_step_name(step_name));
                 }
                 (open.failures, None)
@@ -170,8 +182,8 @@ async fn set_up<O: DeserializeOwned>(
         prior_failures,
         || child.kind(&run_id),
         || async {
-            let created = create_child(state, &attempt, &child, input, Arc::clone(&run_id)).await?;
-            set_up.store(true, Ordering::Relaxed);
+            let run_id = Arc::clone(&run_id);
+            let created = create_child(state, &attempt, &child, input, run_id, &set_up).await?;
             match outcome_of(&created, &child, &attempt.step_name, state.now()) {
                 Some(outcome) => outcome,
                 None => Ok(StepOutcome::Parked {
@@ -204,13 +216,14 @@ async fn set_up<O: DeserializeOwned>(
 }
 
 /// Sends the creation through the chain; the row is written at its end, with the carrier that the
-/// interceptors made.
+/// interceptors made. `set_up` says from then on that the wait stands, whatever the chain makes of it.
 async fn create_child(
     state: &Arc<ExecutionState>,
     attempt: &NewStepAttempt,
     child: &Child,
     input: Payload,
     run_id: Arc<str>,
+    set_up: &AtomicBool,
 ) -> Result<ChildRun> {
     let namespace_id = Arc::clone(&state.owner.namespace_id);
     let mut run = RunInfo::new(namespace_id, run_id, Arc::clone(&child.workflow_name));
@@ -236,6 +249,7 @@ async fn create_child(
                     .begin_child(&state.owner, attempt.clone(), new.clone())
             })
             .await;
+        set_up.store(true, Ordering::Relaxed);
         let created = CreatedRun::new(run.id.as_str(), *run.id != *asked_for);
         *written.lock().unwrap_or_else(PoisonError::into_inner) = Some(ChildRun::from(run));
         Ok(created)
@@ -275,6 +289,10 @@ async fn resolve<O: DeserializeOwned>(
     let Some(outcome) = outcome else {
         state.wait(running.id, child.timeout_at).await
     };
+    if let Ok(StepOutcome::Completed { output }) = &outcome {
+        let whole = payload::check_json(output, &subject(&step_name));
+        state.read_back(whole, Arc::clone(&step_name)).await;
+    }
     let at_work = state.at_work();
     let attempt = NewStepAttempt::new(running.id, step_name, StepAttemptKind::Workflow, None);
     let run_id: Arc<str> = ended.map_or("", |run| run.id.as_str()).into();
@@ -361,8 +379,13 @@ fn outcome_of(
 }
 
 fn decode<O: DeserializeOwned>(output: &Payload, step_name: &str) -> Result<O> {
-    payload::decode(
-        output,
-        &format!("the output of child workflow {step_name:?}"),
-    )
+    payload::decode(output, &subject(step_name))
+}
+
+fn decode_stored<O: DeserializeOwned>(output: &Payload, step_name: &str) -> Result<O> {
+    payload::decode_stored(output, &subject(step_name))
+}
+
+fn subject(step_name: &str) -> String {
+    format!("the output of child workflow {step_name:?}")
 }

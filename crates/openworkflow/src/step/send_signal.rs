@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use workflow_core::{Error, ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
+use workflow_core::{ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
 
-use super::{Lazy, boxed, fail_wait, lazy_future};
+use super::{Lazy, boxed, fail_wait, failed_for_good, lazy_future};
 use crate::backend::{NewSignal, NewStepAttempt, StepAttemptKind, codec};
 use crate::execution::{ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
 use crate::name;
@@ -60,9 +60,21 @@ async fn send_signal(config: Config) -> Result<Vec<String>> {
     name::validate("a signal", &signal)?;
     let (step_name, prior) = state.enter(name.as_deref().unwrap_or(&signal))?;
     let (prior_failures, resumed) = match prior {
-        PriorAttempts::Completed(output) => return codec::decode_recipients(&output),
+        PriorAttempts::Completed(output) => {
+            let subject = format!("the result of step {step_name:?}");
+            let run_ids = codec::decode_recipients(&output, &subject);
+            return Ok(state.read_back(run_ids, step_name).await);
+        }
         PriorAttempts::None => (0, None),
-        PriorAttempts::Open(open) => (open.failures, open.running.map(|running| running.id)),
+        PriorAttempts::Open(open) => {
+            if open.running.is_none()
+                && let Some(error) = failed_for_good(&open, ErrorKind::Application)
+            {
+                state.at_rest(&step_name).await;
+                return Err(error.with_step_name(step_name));
+            }
+            (open.failures, open.running.map(|running| running.id))
+        }
     };
 
     let signal: Arc<str> = signal.into();
@@ -94,12 +106,10 @@ async fn send_signal(config: Config) -> Result<Vec<String>> {
     .await;
     let result = match outcome {
         Ok(StepOutcome::SignalSent { run_ids }) => Ok(run_ids),
-        Ok(StepOutcome::Completed { output }) => codec::decode_recipients(&output).map_err(|_| {
-            Error::of_kind(
-                ErrorKind::InvalidPayload,
-                "an interceptor's answer lists no recipients",
-            )
-        }),
+        Ok(StepOutcome::Completed { output }) => {
+            codec::decode_recipients(&output, "an interceptor's answer")
+                .map_err(|error| error.with_kind(ErrorKind::InvalidPayload).non_retryable())
+        }
         Ok(other) => Err(unexpected_outcome(&other)),
         Err(error) => Err(error),
     };

@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use workflow_core::{Result, StepKind, StepOutcome, StepPhase};
+use workflow_core::{ErrorKind, Result, StepKind, StepOutcome, StepPhase};
 
-use super::{Lazy, boxed, fail_standing_wait, fail_wait, lazy_future};
+use super::{Lazy, boxed, fail_standing_wait, fail_wait, failed_for_good, lazy_future};
 use crate::backend::{NewStepAttempt, StepAttemptKind, codec};
 use crate::execution::{ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
 use crate::when::When;
@@ -43,10 +43,14 @@ async fn sleep(config: Config) -> Result<()> {
         PriorAttempts::None => 0,
         PriorAttempts::Open(open) => {
             // The sleeps that are over were completed before this code ran.
-            if let Some(running) = open.running
+            if let Some(running) = &open.running
                 && let Some(resume_at) = running.context.resume_at
             {
-                state.wait(running.id, resume_at).await;
+                state.wait(Arc::clone(&running.id), resume_at).await;
+            }
+            if let Some(error) = failed_for_good(&open, ErrorKind::Application) {
+                state.at_rest(&name).await;
+                return Err(error.with_step_name(name));
             }
             open.failures
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::de::DeserializeOwned;
 use workflow_core::{Error, ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
 
-use super::{Lazy, boxed, fail_standing_wait, fail_wait, lazy_future};
+use super::{Lazy, boxed, fail_standing_wait, fail_wait, failed_for_good, lazy_future};
 use crate::backend::{NewStepAttempt, StepAttemptKind, codec};
 use crate::execution::{
     ExecutionState, PriorAttempts, RunningAttempt, through_chain, unexpected_outcome,
@@ -84,17 +84,17 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
     let named = name.is_some();
     let (step_name, prior) = state.enter(name.as_deref().unwrap_or(&signal))?;
     let prior_failures = match prior {
-        PriorAttempts::Completed(output) => return decode_output(&output, &signal),
+        PriorAttempts::Completed(output) => {
+            let value = decode_stored(&output, &signal);
+            return Ok(state.read_back(value, step_name).await);
+        }
         PriorAttempts::None => 0,
         PriorAttempts::Open(open) => {
             if let Some(running) = open.running {
                 return resolve(&state, step_name, named, signal, running, open.failures).await;
             }
-            if let Some(failure) = open.last_failure
-                && !failure.error.retryable
-            {
-                state.at_rest().await;
-                let error = failure.error.to_error(ErrorKind::InvalidPayload);
+            if let Some(error) = failed_for_good(&open, ErrorKind::InvalidPayload) {
+                state.at_rest(&step_name).await;
                 return Err(error.with_step_name(step_name));
             }
             open.failures
@@ -173,6 +173,10 @@ async fn resolve<T: DeserializeOwned>(
     if running.signal.is_none() && state.now() < timeout_at {
         state.wait(running.id, timeout_at).await;
     }
+    if let Some(data) = &running.signal {
+        let whole = payload::check_json(data, &subject(&signal));
+        state.read_back(whole, Arc::clone(&step_name)).await;
+    }
     state.clear_waiter(&signal);
     let at_work = state.at_work();
     let attempt = NewStepAttempt::new(running.id, step_name, StepAttemptKind::SignalWait, None);
@@ -187,7 +191,7 @@ async fn resolve<T: DeserializeOwned>(
             let Some(data) = &running.signal else {
                 return Ok(StepOutcome::TimedOut);
             };
-            let output = codec::encode_signal_output(data)?;
+            let output = codec::encode_signal_output(data);
             decode_output::<T>(&output, &signal)?;
             Ok(StepOutcome::Completed { output })
         },
@@ -212,16 +216,25 @@ async fn resolve<T: DeserializeOwned>(
     }
 }
 
+/// Reads what an interceptor or a signal has brought, which may be unfit for good.
 fn decode_output<T: DeserializeOwned>(output: &Payload, signal: &str) -> Result<Option<T>> {
-    let Some(data) = codec::decode_signal_output(output)? else {
-        return Ok(None);
-    };
-    match payload::decode(&data, &format!("the data of signal {signal:?}")) {
-        Ok(value) => Ok(Some(value)),
-        Err(error) => Err(Error::of_kind(
+    decode_stored(output, signal).map_err(|error| {
+        Error::of_kind(
             ErrorKind::InvalidPayload,
             format!("Signal schema validation failed: {error}"),
         )
-        .non_retryable()),
+        .non_retryable()
+    })
+}
+
+fn decode_stored<T: DeserializeOwned>(output: &Payload, signal: &str) -> Result<Option<T>> {
+    let subject = subject(signal);
+    match codec::decode_signal_output(output, &subject)? {
+        Some(data) => payload::decode_stored(&data, &subject).map(Some),
+        None => Ok(None),
     }
+}
+
+fn subject(signal: &str) -> String {
+    format!("the data of signal {signal:?}")
 }

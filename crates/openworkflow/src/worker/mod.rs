@@ -15,6 +15,7 @@ use workflow_core::{BoxError, Chain, Error, Interceptor, StepOutcome};
 
 use crate::backend::{Backend, BackendError};
 use crate::layer::{LayerInterceptor, StepRequest, StepService};
+use crate::name;
 use crate::workflow::Workflow;
 
 pub use stop::WorkerHandle;
@@ -26,6 +27,8 @@ use stop::Stop;
 const LEASE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 const CONCURRENCY: usize = 10;
+/// Every slot that is free costs something at every claim.
+const MAX_CONCURRENCY: usize = 10_000;
 
 /// What the executions of one worker share.
 struct Shared {
@@ -83,7 +86,8 @@ impl Worker {
         self.run_until(stop::signal()).await
     }
 
-    /// Works until `stop` resolves, then [stops gracefully](WorkerHandle::stop).
+    /// Works until `stop` resolves, then [stops gracefully](WorkerHandle::stop). Ctrl-C or SIGTERM
+    /// meanwhile stops hard, as dropping the future does.
     ///
     /// # Errors
     ///
@@ -103,6 +107,14 @@ impl Worker {
     }
 
     /// Begins to work in a task of its own and returns at once.
+    ///
+    /// ```no_run
+    /// # async fn example(worker: openworkflow::Worker) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut handle = worker.start();
+    /// // … serve requests …
+    /// handle.stop().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Panics
     ///
@@ -175,6 +187,9 @@ impl WorkerBuilder {
     /// retried by the step's policy. A layer that calls its service more than once (such as tower's
     /// `retry`) does not fit: a step's body runs once per attempt.
     ///
+    /// What is added by one call is one service. A layer that asks whether the next one is ready, as
+    /// `load_shed` does, has to be added together with that one: a `tower::ServiceBuilder` is a layer.
+    ///
     /// ```no_run
     /// # use openworkflow::{Sqlite, Worker};
     /// # async fn example(store: Sqlite) -> Result<(), Box<dyn std::error::Error>> {
@@ -202,7 +217,7 @@ impl WorkerBuilder {
         self.interceptor(LayerInterceptor::new(layer.layer(StepService::new())))
     }
 
-    /// How many runs to execute at a time. The default is 10.
+    /// How many runs to execute at a time: 1 to 10,000. The default is 10.
     pub fn concurrency(mut self, runs: usize) -> Self {
         self.concurrency = runs;
         self
@@ -236,12 +251,18 @@ impl WorkerBuilder {
     /// # Errors
     ///
     /// Where a workflow is registered twice, a name is empty or too long, a retry policy makes no
-    /// sense, the concurrency is 0 or the lease shorter than 100 ms.
+    /// sense, the concurrency is 0 or above 10,000, or the lease is shorter than 100 ms.
     pub fn build(self) -> Result<Worker, BuildError> {
         if self.concurrency == 0 {
             return Err(BuildError(
                 "the concurrency is 0; a worker needs at least 1".into(),
             ));
+        }
+        if self.concurrency > MAX_CONCURRENCY {
+            let runs = self.concurrency;
+            return Err(BuildError(format!(
+                "the concurrency is {runs}; use at most {MAX_CONCURRENCY}, and more workers"
+            )));
         }
         if self.lease < Duration::from_millis(100) {
             let lease = self.lease;
@@ -249,8 +270,9 @@ impl WorkerBuilder {
                 "the lease of {lease:?} is too short; use 100 ms or more"
             )));
         }
-        let registry = Registry::new(self.workflows, self.claims_unregistered)
-            .map_err(|error: Error| BuildError(error.message().to_owned()))?;
+        let refused = |error: Error| BuildError(error.message().to_owned());
+        name::validate("the worker's namespace", &self.namespace_id).map_err(refused)?;
+        let registry = Registry::new(self.workflows, self.claims_unregistered).map_err(refused)?;
         Ok(Worker {
             shared: Arc::new(Shared {
                 backend: self.backend,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::stop::{Stop, Urgency};
@@ -15,11 +16,15 @@ const POLL_MAX: Duration = Duration::from_secs(1);
 /// How long a hard stop waits for executions to be dropped. They are at once, unless user code blocks
 /// its thread.
 const ABORT_DEADLINE: Duration = Duration::from_millis(20);
+/// Worker ids for each run that may execute at a time. One is held from the claim until the last write
+/// has come through, but the next run begins as soon as the code of the one before is at its end.
+const IDS_PER_SLOT: usize = 2;
 /// How long giving runs back may take once their executions are dropped.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(5);
 
 pub(super) async fn work(shared: Arc<Shared>, stop: Stop) -> BackendResult<()> {
-    let mut free: Vec<Arc<str>> = (0..shared.concurrency).map(|_| new_id()).collect();
+    let ids = shared.concurrency * IDS_PER_SLOT;
+    let mut free: Vec<Arc<str>> = (0..ids).map(|_| new_id()).collect();
     let mut executions: JoinSet<Arc<str>> = JoinSet::new();
     let ended = claim_until_stopped(&shared, &stop, &mut free, &mut executions).await;
     drain(&shared, &stop, executions).await;
@@ -34,24 +39,32 @@ async fn claim_until_stopped(
 ) -> BackendResult<()> {
     let wakeups = shared.backend.wakeups();
     let clock = shared.backend.clock();
+    let slots = Arc::new(Semaphore::new(shared.concurrency));
     let mut empty_polls = 0;
     while stop.urgency() < Urgency::Draining {
         while let Some(ended) = executions.try_join_next() {
-            free.push(slot_of(ended));
+            free.push(id_of(ended));
         }
-        if free.is_empty() {
-            tokio::select! {
-                () = stop.reached(Urgency::Draining) => {}
-                Some(ended) = executions.join_next() => free.push(slot_of(ended)),
+        let slot = tokio::select! {
+            () = stop.reached(Urgency::Draining) => break,
+            Ok(slot) = Arc::clone(&slots).acquire_owned(), if !free.is_empty() => slot,
+            Some(ended) = executions.join_next() => {
+                free.push(id_of(ended));
+                continue;
             }
-            continue;
+        };
+        let mut taken = vec![slot];
+        while taken.len() < free.len()
+            && let Ok(slot) = Arc::clone(&slots).try_acquire_owned()
+        {
+            taken.push(slot);
         }
 
         // Both listen from here on, so that nothing is missed that happens during the claim.
         let mut news = std::pin::pin!(wakeups.work());
         let mut moved = std::pin::pin!(clock.moved());
-        let asked = free.len();
-        let Some(claimed) = claim(shared, stop, free).await else {
+        let asked = taken.len();
+        let Some(claimed) = claim(shared, stop, &free[..asked]).await else {
             return Ok(());
         };
         match claimed {
@@ -62,10 +75,10 @@ async fn claim_until_stopped(
                     0
                 };
                 let all = claimed.len() >= asked;
-                for run in claimed {
-                    free.retain(|slot| **slot != *run.worker_id);
+                for (run, slot) in claimed.into_iter().zip(taken) {
+                    free.retain(|id| **id != *run.worker_id);
                     let shared = Arc::clone(shared);
-                    executions.spawn(slot::execute(shared, stop.clone(), run));
+                    executions.spawn(slot::execute(shared, stop.clone(), slot, run));
                 }
                 if all {
                     continue;
@@ -89,7 +102,7 @@ async fn claim_until_stopped(
                 () = &mut moved => break,
                 () = until(shared, due) => break,
                 () = due_changed => {}
-                Some(ended) = executions.join_next() => free.push(slot_of(ended)),
+                Some(ended) = executions.join_next() => free.push(id_of(ended)),
             }
         }
     }
@@ -142,9 +155,9 @@ fn poll_delay(empty_polls: u32) -> Duration {
     delay.mul_f64(0.5 + jitter / 2.0)
 }
 
-/// The worker id of an execution that ended. One that panicked despite all containment gives its
-/// slot a new id, since its run may still be claimed under the old one.
-fn slot_of(ended: Result<Arc<str>, tokio::task::JoinError>) -> Arc<str> {
+/// The worker id of an execution that ended. One that panicked despite all containment has a new one
+/// in its place, since its run may still be claimed under the old one.
+fn id_of(ended: Result<Arc<str>, tokio::task::JoinError>) -> Arc<str> {
     ended.unwrap_or_else(|error| {
         tracing::error!(%error, "an execution panicked outside of user code");
         new_id()

@@ -22,9 +22,12 @@ impl Registry {
             let key = workflow.key().clone();
             name::validate("a workflow", &key.name)?;
             if let Some(version) = &key.version {
-                name::validate(&format!("the version of workflow {:?}", key.name), version)?;
+                name::validate_version(&key.name, version)?;
             }
-            workflow.retry_policy().validate()?;
+            workflow.retry_policy().validate().map_err(|error| {
+                let message = format!("{}: {error}", describe(&key));
+                Error::of_kind(ErrorKind::InvalidArgument, message)
+            })?;
             if registered.insert(key.clone(), workflow).is_some() {
                 return Err(Error::of_kind(
                     ErrorKind::InvalidArgument,

@@ -2,10 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+use tokio::sync::OwnedSemaphorePermit;
 use workflow_core::{
-    Error, ErrorKind, Event, ExecuteRun, Execution, ExecutionOutcome, Interruption, Result, RunInfo,
+    BoxFuture, Error, ErrorKind, Event, ExecuteRun, Execution, ExecutionOutcome, Interruption,
+    Payload, Result, RunInfo,
 };
 
 use super::Shared;
@@ -15,17 +17,20 @@ use crate::backend::{
     BackendError, BackendResult, ClaimedRun, ExecutionEnd, Owner, WorkflowKey, WorkflowRun, codec,
 };
 use crate::context::WorkflowContext;
-use crate::execution::{Driver, DriverEnd, ExecutionState, StepHistory, retry_transient};
+use crate::execution::{
+    Driver, DriverEnd, ExecutionState, MEND_RETRY, StepHistory, retry_transient,
+};
 use crate::retry::{RetryDecision, RetryPolicy};
 use crate::workflow::Workflow;
 
-/// How long a run that this worker cannot execute is left alone.
-const UNREGISTERED_RETRY: RetryPolicy = RetryPolicy::unlimited()
-    .initial_interval(Duration::from_secs(5))
-    .maximum_interval(Duration::from_secs(300));
-
-/// Executes a claimed run and returns the worker id of the slot.
-pub(super) async fn execute(shared: Arc<Shared>, stop: Stop, claimed: ClaimedRun) -> Arc<str> {
+/// Executes a claimed run and returns the worker id under which it was claimed. The slot is free again
+/// once the workflow's code is at its end: what is left to write can share a commit with the next claim.
+pub(super) async fn execute(
+    shared: Arc<Shared>,
+    stop: Stop,
+    slot: OwnedSemaphorePermit,
+    claimed: ClaimedRun,
+) -> Arc<str> {
     let worker_id: Arc<str> = claimed.worker_id.into();
     let owner = Owner::new(
         Arc::clone(&shared.namespace_id),
@@ -59,7 +64,7 @@ pub(super) async fn execute(shared: Arc<Shared>, stop: Stop, claimed: ClaimedRun
         run,
         taken_over: claimed.taken_over,
     }
-    .execute(history)
+    .execute(slot, history)
     .await;
     worker_id
 }
@@ -67,7 +72,7 @@ pub(super) async fn execute(shared: Arc<Shared>, stop: Stop, claimed: ClaimedRun
 /// Puts a run back whose rows cannot be read. Somebody may repair them.
 async fn put_back(shared: &Shared, owner: &Owner, attempts: u32, error: &BackendError) {
     tracing::error!(run_id = &*owner.run_id, %error, "cannot read the run; it is put back");
-    let at = shared.backend.clock().now() + UNREGISTERED_RETRY.delay(attempts);
+    let at = shared.backend.clock().now() + MEND_RETRY.delay(attempts);
     let error = codec::encode_error(&Error::of_kind(ErrorKind::Backend, error.to_string()));
     let end = ExecutionEnd::Retry {
         error,
@@ -106,7 +111,7 @@ struct SlotRun {
 }
 
 impl SlotRun {
-    async fn execute(mut self, history: StepHistory) {
+    async fn execute(mut self, slot: OwnedSemaphorePermit, history: StepHistory) {
         let backend = &self.shared.backend;
         let mut info = RunInfo::new(
             Arc::clone(&self.owner.namespace_id),
@@ -165,6 +170,7 @@ impl SlotRun {
             }
             ended
         };
+        drop(slot);
         let waits = waits.into_inner().unwrap_or_else(PoisonError::into_inner);
         match ended {
             Ok(outcome) => self.finish(&execution, outcome, waits).await,
@@ -183,9 +189,19 @@ impl SlotRun {
         let Some(workflow) = self.shared.registry.get(&key) else {
             let message = format!("{} is not registered", describe(&key));
             let error = Error::of_kind(ErrorKind::NotRegistered, message);
-            return self.decide_unless_overdue(&UNREGISTERED_RETRY, error);
+            return self.decide_unless_overdue(&MEND_RETRY, error);
         };
-        let code = start_code(workflow, state, call);
+        let code = match start_code(workflow, state, call) {
+            Ok(code) => code,
+            // An input that was read before, or is damaged, is nobody's fault who could be told.
+            Err(error) if state.execution.replay || error.kind() == ErrorKind::Backend => {
+                return self.decide_unless_overdue(&MEND_RETRY, error);
+            }
+            Err(error) => {
+                let error = error.non_retryable();
+                return ExecutionOutcome::Failed { error };
+            }
+        };
         let (outcome, waiting) = match Driver::new(Arc::clone(state), code).await {
             DriverEnd::Returned(Ok(output)) => (ExecutionOutcome::Completed { output }, Vec::new()),
             DriverEnd::Returned(Err(error)) => (self.decide(workflow, error), Vec::new()),
@@ -329,16 +345,19 @@ impl SlotRun {
 /// How an execution is tried again that an interceptor refused or broke.
 const INTERCEPTOR_RETRY: RetryPolicy = RetryPolicy::unlimited();
 
+/// The workflow's code, about to begin; an error where its input cannot be read.
 fn start_code(
     workflow: &Workflow,
     state: &Arc<ExecutionState>,
     call: ExecuteRun,
-) -> workflow_core::BoxFuture<'static, Result<workflow_core::Payload>> {
+) -> Result<BoxFuture<'static, Result<Payload>>> {
     let context = WorkflowContext::new(Arc::clone(state));
     // User code may panic before it returns a future.
     match catch_unwind(AssertUnwindSafe(|| workflow.call(context, call.input))) {
         Ok(code) => code,
-        Err(panic) => Box::pin(std::future::ready(Err(Error::from_panic(&*panic)))),
+        Err(panic) => Ok(Box::pin(std::future::ready(Err(Error::from_panic(
+            &*panic,
+        ))))),
     }
 }
 

@@ -68,29 +68,46 @@ impl WorkerHandle {
 
     /// Stops gracefully: claims nothing more, lets what is under way finish or park, and after the
     /// [stop deadline](super::WorkerBuilder::stop_deadline) drops the rest and gives those runs back,
-    /// so that another worker can claim them at once. Returns when all is done.
+    /// so that another worker can claim them at once. Returns when all is done. If the future is
+    /// dropped, the worker goes on stopping.
     ///
     /// # Errors
     ///
     /// As [`Worker::run`](super::Worker::run).
+    ///
+    /// # Panics
+    ///
+    /// As [`wait`](Self::wait).
     pub async fn stop(&mut self) -> Result<(), BackendError> {
         self.stop.request(Urgency::Draining);
         self.wait().await
     }
 
     /// Stops hard, as a crash would: drops everything under way and writes nothing. Other workers
-    /// take the runs over when their lease has run out.
+    /// take the runs over when their lease has run out. If the future is dropped, the worker stops all
+    /// the same.
+    ///
+    /// # Panics
+    ///
+    /// As [`wait`](Self::wait).
     pub async fn abort(&mut self) {
         self.stop.request(Urgency::Aborting);
         // What the worker would say of its end does not matter to who pulls the plug.
         let _ = self.wait().await;
     }
 
-    /// Waits until the worker has stopped.
+    /// Waits until the worker has stopped. Dropping the future is harmless. Once it has returned, it
+    /// returns `Ok` at once.
     ///
     /// # Errors
     ///
-    /// As [`Worker::run`](super::Worker::run).
+    /// As [`Worker::run`](super::Worker::run), and [`BackendError::Closed`] when the runtime shuts
+    /// down under the worker.
+    ///
+    /// # Panics
+    ///
+    /// If the worker's own task panicked, a defect of this library: with what it panicked with. Panics
+    /// of workflows, steps and interceptors do not get here.
     pub async fn wait(&mut self) -> Result<(), BackendError> {
         let Some(task) = &mut self.task else {
             return Ok(());

@@ -1,8 +1,13 @@
 //! The SQLite backend against real files, through its public interface.
 
 #![cfg(feature = "sqlite")]
-#![allow(clippy::unwrap_used)]
 
 mod claims;
+mod executions;
+mod groups;
 mod kit;
+mod lists;
+mod open;
 mod runs;
+mod signals;
+mod steps;

@@ -11,6 +11,8 @@ mod session;
 mod signals;
 mod statements;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod writer;
 

@@ -172,7 +172,7 @@ pub(super) fn value<T: FromSqlOwned>(row: &Row, at: usize) -> BackendResult<T> {
     row.try_get(at).map_err(super::fault::driver)
 }
 
-/// A time that the database can hold.
+/// A time from this side of the database: in whole milliseconds, and no later than all can read.
 pub(super) fn time(time: SystemTime) -> SystemTime {
-    time.clamp(SystemTime::UNIX_EPOCH, codec::latest_time())
+    codec::whole_millis(time.clamp(SystemTime::UNIX_EPOCH, codec::latest_time()))
 }

@@ -71,14 +71,25 @@ const CREATE_RUN_BY_KEY: &str = "
     UNION ALL
     SELECT created.*, false, {notify}::text FROM created";
 
-/// Continues `CREATE_RUN_BY_KEY` for a child: the attempt, the child and the link between them. The
-/// child's parent columns are the attempt (`$7`); `$13` is the parent run.
+/// The attempt, its child and the link between them. A child that is linked already is the answer,
+/// then one with the idempotency key, then a new one. The child's parent columns are the attempt
+/// (`$7`); `$13` is the parent run.
 const BEGIN_CHILD: &str = "
     WITH owned AS (
         SELECT 1 FROM {runs}
         WHERE namespace_id = $1 AND id = $13 AND status = 'running' AND worker_id = $14
     ),
-    existing AS ({find_by_key}),
+    by_link AS (
+        SELECT {run_columns} FROM {steps} s
+        JOIN {runs} r ON r.namespace_id = s.child_workflow_run_namespace_id
+            AND r.id = s.child_workflow_run_id
+        WHERE s.namespace_id = $1 AND s.id = $7 AND s.workflow_run_id = $13
+    ),
+    existing AS (
+        SELECT * FROM by_link
+        UNION ALL
+        SELECT * FROM ({find_by_key}) by_key WHERE NOT EXISTS (SELECT 1 FROM by_link)
+    ),
     created AS (
         INSERT INTO {runs} AS r (
             namespace_id, id, workflow_name, version, status, idempotency_key, config, context,
@@ -112,7 +123,7 @@ const BEGIN_CHILD: &str = "
             child_workflow_run_namespace_id = excluded.child_workflow_run_namespace_id,
             child_workflow_run_id = excluded.child_workflow_run_id,
             updated_at = now()
-        WHERE s.workflow_run_id = excluded.workflow_run_id AND s.status = 'running'
+        WHERE s.workflow_run_id = excluded.workflow_run_id AND s.child_workflow_run_id IS NULL
     )
     SELECT child.*, CASE WHEN NOT child.found THEN {notify} END FROM child, owned";
 
@@ -337,17 +348,20 @@ const WRITE_STEPS: &str = "
         WHERE i.n IN (SELECT n FROM owned)
         ON CONFLICT (namespace_id, id) DO UPDATE SET
             status = excluded.status,
-            output = CASE WHEN s.status = 'running' THEN excluded.output ELSE s.output END,
-            error = CASE WHEN s.status = 'running' THEN excluded.error ELSE s.error END,
-            finished_at = coalesce(s.finished_at, now()),
-            updated_at = CASE WHEN s.status = 'running' THEN now() ELSE s.updated_at END
+            output = excluded.output,
+            error = excluded.error,
+            finished_at = now(),
+            updated_at = now()
         WHERE s.workflow_run_id = excluded.workflow_run_id AND excluded.status <> 'running'
-            AND (s.status IN ('running', excluded.status)
-                OR (s.status = 'succeeded' AND excluded.status = 'completed'))
+            AND s.status NOT IN ('completed', 'succeeded', 'failed')
         RETURNING s.namespace_id, s.id
     )
     SELECT k.n, k.n IN (SELECT n FROM owned), (k.namespace_id, k.id) IN (SELECT * FROM written)
     FROM unnest($1, $4) WITH ORDINALITY AS k (namespace_id, id, n)";
+
+/// The status of an attempt that was not written.
+const STEP_STATUS: &str = "
+    SELECT status FROM {steps} WHERE namespace_id = $1 AND id = $2 AND workflow_run_id = $3";
 
 /// Locks the runs that a signal is for, in a fixed order and before their steps: the order in which
 /// their owners lock them.
@@ -428,6 +442,7 @@ pub(super) struct Statements {
     pub(super) history: Query,
     pub(super) write_step: Query,
     pub(super) write_steps: Query,
+    pub(super) step_status: Query,
     pub(super) lock_receivers: Query,
     pub(super) send_signal: Query,
     pub(super) lazily: Query,
@@ -513,6 +528,7 @@ impl Statements {
             history: query(HISTORY, &[TEXT, TEXT]),
             write_step: write(""),
             write_steps: write("SKIP LOCKED"),
+            step_status: query(STEP_STATUS, &[TEXT, TEXT, TEXT]),
             lock_receivers: query(LOCK_RECEIVERS, &[TEXT, TEXT]),
             send_signal: notifying(SEND_SIGNAL, 7, &[TEXT, TEXT, JSONB, TEXT, TEXT, TEXT, TEXT]),
             lazily: query("SET LOCAL synchronous_commit = off", &[]),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio_postgres::types::Type;
 
@@ -107,7 +108,9 @@ impl Inner {
         child.idempotency_key = Some(key);
         let available_at = child.available_at;
         let notice = self.announcer.now(News::Due(available_at));
-        let new = NewRunParams::new(&child, &self.clock);
+        let mut new = NewRunParams::new(&child, &self.clock);
+        // A child is its attempt's, however long ago it was created.
+        new.window = SystemTime::UNIX_EPOCH;
         let name = &*attempt.step_name;
         let kind = attempt.kind.as_str();
         let context = attempt.context.as_deref().map(Json);

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 use tokio_postgres::Row;
-use workflow_core::Payload;
+use workflow_core::{Interruption, Payload};
 
 use super::session::{Json, Param, WhenLost};
 use super::{Inner, fault, rows};
@@ -81,8 +81,8 @@ enum Written {
     Yes,
     /// The run was not ours, or somebody held its row.
     NotOwned,
-    /// The attempt has a different end already.
-    EndedOtherwise,
+    /// The attempt has an end already.
+    EndedBefore,
 }
 
 struct Waiting {
@@ -220,15 +220,27 @@ impl Inner {
             .await?;
         match written(&rows, std::slice::from_ref(write))?.as_slice() {
             [Written::Yes] => Ok(()),
-            [Written::EndedOtherwise] => {
-                let message = format!("step attempt {} has another end already", write.attempt.id);
-                Err(BackendError::Driver {
-                    source: message.clone().into(),
-                    message,
-                    transient: false,
-                })
-            }
+            [Written::EndedBefore] => self.ended_before(write).await,
             _ => Err(self.ownership_lost(&write.owner).await),
+        }
+    }
+
+    /// What it means for a write that the attempt has an end already. The same one: it keeps its
+    /// first result. Another: what the owner believes of the history is wrong.
+    async fn ended_before(&self, write: &Write) -> BackendResult<()> {
+        let (owner, attempt) = (&write.owner, &write.attempt);
+        let params: [Param<'_>; 3] = [&&*owner.namespace_id, &&*attempt.id, &&*owner.run_id];
+        let call = self.sql.step_status.with(&params);
+        let rows = self.sessions.one(WhenLost::Again, call).await?;
+        let status: Option<String> = match rows.first() {
+            Some(row) => Some(rows::value(row, 0)?),
+            None => None,
+        };
+        match (write.status(), status.as_deref()) {
+            ("completed", Some("completed" | "succeeded")) | ("failed", Some("failed")) => Ok(()),
+            _ => Err(BackendError::OwnershipLost {
+                reason: Interruption::LeaseLost,
+            }),
         }
     }
 
@@ -338,7 +350,7 @@ fn written(answers: &[Row], writes: &[Write]) -> BackendResult<Vec<Written>> {
         };
         *outcome = match (owned, written || write.result.is_none()) {
             (true, true) => Written::Yes,
-            (true, false) => Written::EndedOtherwise,
+            (true, false) => Written::EndedBefore,
             (false, _) => Written::NotOwned,
         };
     }

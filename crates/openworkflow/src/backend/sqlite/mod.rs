@@ -428,3 +428,96 @@ impl Backend for Sqlite {
             .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::future::poll_immediate;
+    use workflow_core::Payload;
+
+    use super::*;
+
+    fn run(id: &str) -> NewRun {
+        NewRun::new("default", id, "order", Payload::NULL)
+    }
+
+    /// What one opener of a file commits is news to another, under whatever path it knows the file.
+    #[tokio::test]
+    async fn openers_of_one_file_share_their_news() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("sub")).unwrap();
+        let clock = Clock::manual(std::time::UNIX_EPOCH);
+        let options = || Sqlite::options().clock(clock.clone());
+        let first = options().open(folder.path().join("a.db")).await.unwrap();
+        let other_path = folder.path().join("sub/../a.db");
+        let second = options().open(other_path).await.unwrap();
+        let stranger = options().open(folder.path().join("b.db")).await.unwrap();
+
+        let mut heard = pin!(second.wakeups().work());
+        heard.as_mut().enable();
+        let mut unheard = pin!(stranger.wakeups().work());
+        unheard.as_mut().enable();
+        first.create_run(run("now")).await.unwrap();
+        assert!(poll_immediate(&mut heard).await.is_some());
+        assert!(poll_immediate(&mut unheard).await.is_none());
+
+        let mut later = run("later");
+        let due = std::time::UNIX_EPOCH + Duration::from_secs(60);
+        later.available_at = Some(due);
+        first.create_run(later).await.unwrap();
+        assert_eq!(second.wakeups().next_due(clock.now()), Some(due));
+
+        let watch = second.wakeups().watch("now");
+        let mut ended = pin!(watch.notified());
+        ended.as_mut().enable();
+        first.cancel_run("default", "now").await.unwrap();
+        assert!(poll_immediate(&mut ended).await.is_some());
+    }
+
+    /// What is undone is no news.
+    #[tokio::test]
+    async fn a_failed_job_announces_nothing() {
+        let store = Sqlite::options().open_in_memory().await.unwrap();
+        store.create_run(run("a")).await.unwrap();
+        let mut heard = pin!(store.wakeups().work());
+        heard.as_mut().enable();
+        store.create_run(run("a")).await.unwrap_err();
+        let failed: BackendResult<()> = store
+            .write(Isolation::Savepoint, |tx| {
+                runs::create(tx, &run("b"))?;
+                Err(BackendError::Closed.into())
+            })
+            .await;
+        failed.unwrap_err();
+        assert!(poll_immediate(&mut heard).await.is_none());
+        assert!(store.get_run("default", "b").await.unwrap().is_none());
+    }
+
+    /// A panic costs the job that panics its effects, and nobody else anything.
+    #[tokio::test]
+    async fn a_panic_is_contained() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(folder.path().join("a.db")).await.unwrap();
+        for isolation in [Isolation::Statement, Isolation::Savepoint] {
+            let good = |id: &'static str| store.create_run(run(id));
+            let (before, after) = match isolation {
+                Isolation::Statement => ("a", "b"),
+                Isolation::Savepoint => ("c", "d"),
+            };
+            let panics = store.write::<(), _>(isolation, |tx| {
+                runs::create(tx, &run("lost"))?;
+                panic!("a defect");
+            });
+            let (before, panicked, after) = tokio::join!(good(before), panics, good(after));
+            before.unwrap();
+            after.unwrap();
+            assert!(panicked.unwrap_err().to_string().contains("a defect"));
+        }
+        let read = store
+            .read::<(), _>(Reader::Lists, |_| panic!("another"))
+            .await;
+        assert!(read.unwrap_err().to_string().contains("another"));
+        assert_eq!(store.count_runs("default").await.unwrap().pending, 4);
+    }
+}

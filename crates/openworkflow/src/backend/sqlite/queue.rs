@@ -5,13 +5,8 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-
-/// How long a thread that ran out of jobs looks for the next one before it goes to sleep. A lone
-/// caller's next job comes this soon, and waking a sleeping thread costs about as much.
-const SPIN: Duration = Duration::from_micros(20);
 
 /// Jobs for one thread.
 pub(super) struct Queue<J> {
@@ -71,10 +66,6 @@ impl<J> Queue<J> {
     /// Moves what waits to the end of `jobs`, waiting for a job if there is none. `false` once the
     /// queue is closed and empty.
     pub(super) fn wait(&self, jobs: &mut VecDeque<J>) -> bool {
-        let idle_since = Instant::now();
-        while self.waiting.load(Ordering::Acquire) == 0 && idle_since.elapsed() < SPIN {
-            thread::yield_now();
-        }
         let mut state = self.lock();
         while state.jobs.is_empty() {
             if state.closed {

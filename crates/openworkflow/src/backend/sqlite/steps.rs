@@ -15,23 +15,18 @@ use super::runs;
 use super::writer::Tx;
 
 pub(super) fn begin(tx: &mut Tx<'_>, owner: &Owner, attempt: &NewStepAttempt) -> OpResult<()> {
+    runs::check_owner(tx, owner)?;
     let begun_at = begun_at(tx, attempt);
-    let written = tx
-        .conn
+    tx.conn
         .prepare_cached(
             "INSERT INTO step_attempts (namespace_id, id, workflow_run_id, step_name, kind, status,
                  config, context, started_at, created_at, updated_at)
-             SELECT ?1, ?4, ?2, ?5, ?6, 'running', '{}', ?7, ?8, ?8, ?9
-             WHERE EXISTS (
-                 SELECT 1 FROM workflow_runs
-                 WHERE namespace_id = ?1 AND id = ?2 AND status = 'running' AND worker_id = ?3
-             )
+             VALUES (?1, ?3, ?2, ?4, ?5, 'running', '{}', ?6, ?7, ?7, ?8)
              ON CONFLICT (namespace_id, id) DO NOTHING",
         )?
         .execute(params![
             &*owner.namespace_id,
             &*owner.run_id,
-            &*owner.worker_id,
             &*attempt.id,
             &*attempt.step_name,
             attempt.kind.as_str(),
@@ -39,10 +34,6 @@ pub(super) fn begin(tx: &mut Tx<'_>, owner: &Owner, attempt: &NewStepAttempt) ->
             begun_at.as_deref().unwrap_or(tx.now_text),
             tx.now_text,
         ])?;
-    if written == 0 {
-        // Either the guard said no, or the attempt is there already.
-        runs::check_owner(tx, owner)?;
-    }
     Ok(())
 }
 
@@ -102,16 +93,15 @@ pub(super) fn end(tx: &mut Tx<'_>, owner: &Owner, ended: &EndedStep) -> OpResult
         ),
         Err(error) => (StepStatus::Failed, None, Some(error.as_str())),
     };
+    // Asked for beforehand, since a statement that reads a table while it inserts makes SQLite keep a
+    // journal for that statement alone. Nobody else writes within the transaction.
+    runs::check_owner(tx, owner)?;
     let written = tx
         .conn
         .prepare_cached(
             "INSERT INTO step_attempts (namespace_id, id, workflow_run_id, step_name, kind, status,
                  config, context, output, error, started_at, finished_at, created_at, updated_at)
-             SELECT ?1, ?4, ?2, ?5, ?6, ?7, '{}', ?8, ?9, ?10, ?11, ?12, ?11, ?12
-             WHERE EXISTS (
-                 SELECT 1 FROM workflow_runs
-                 WHERE namespace_id = ?1 AND id = ?2 AND status = 'running' AND worker_id = ?3
-             )
+             VALUES (?1, ?3, ?2, ?4, ?5, ?6, '{}', ?7, ?8, ?9, ?10, ?11, ?10, ?11)
              ON CONFLICT (namespace_id, id) DO UPDATE
              SET status = excluded.status, output = excluded.output, error = excluded.error,
                  finished_at = excluded.finished_at, updated_at = excluded.updated_at
@@ -121,7 +111,6 @@ pub(super) fn end(tx: &mut Tx<'_>, owner: &Owner, ended: &EndedStep) -> OpResult
         .execute(params![
             &*owner.namespace_id,
             &*owner.run_id,
-            &*owner.worker_id,
             &*attempt.id,
             &*attempt.step_name,
             attempt.kind.as_str(),

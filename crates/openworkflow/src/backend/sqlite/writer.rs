@@ -183,7 +183,8 @@ impl Writer {
                 Fate::Kept => jobs.push(job),
                 Fate::Lost => {
                     job.answer();
-                    return self.each_alone(jobs);
+                    self.each_alone(jobs);
+                    return;
                 }
             }
             if jobs.len() >= GROUP_JOBS || begun.elapsed() >= GROUP_TIME {

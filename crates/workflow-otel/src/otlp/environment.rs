@@ -1,0 +1,372 @@
+//! The standard `OTEL_*` variables. An empty variable counts as unset, as the standard has it.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use opentelemetry_sdk::trace::Sampler;
+
+use super::InitError;
+use super::destination::{Compression, Protocol};
+use super::sampling;
+
+/// The variables that are looked at.
+#[derive(Clone)]
+pub(super) struct Environment(HashMap<String, String>);
+
+impl Environment {
+    pub(super) fn of_process() -> Self {
+        // Not `vars`, which panics on values that are no Unicode.
+        Self::of(
+            std::env::vars_os().filter_map(|(key, value)| {
+                Some((key.into_string().ok()?, value.into_string().ok()?))
+            }),
+        )
+    }
+
+    pub(super) fn of(all: impl IntoIterator<Item = (String, String)>) -> Self {
+        let all = all.into_iter().map(|(k, v)| (k, v.trim().to_owned()));
+        Self(all.filter(|(_, value)| !value.is_empty()).collect())
+    }
+
+    /// The same, with the protocol that code asked for.
+    pub(super) fn with_protocol(&self, protocol: Option<Protocol>) -> Self {
+        let mut env = self.clone();
+        if let Some(protocol) = protocol {
+            let name = match protocol {
+                Protocol::HttpProtobuf => "http/protobuf",
+                Protocol::Grpc => "grpc",
+            };
+            let variable = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL".to_owned();
+            env.0.insert(variable, name.to_owned());
+        }
+        env
+    }
+
+    fn get(&self, variable: &str) -> Option<&str> {
+        self.0.get(variable).map(String::as_str)
+    }
+
+    pub(super) fn required(
+        &self,
+        variable: &'static str,
+        purpose: &'static str,
+    ) -> Result<&str, InitError> {
+        self.get(variable)
+            .ok_or(InitError::MissingVariable { variable, purpose })
+    }
+
+    /// The variable of the exporter that ends in `suffix`, the one for traces first, and its name.
+    fn exporter(&self, suffix: &str) -> Option<(String, &str)> {
+        [
+            format!("OTEL_EXPORTER_OTLP_TRACES_{suffix}"),
+            format!("OTEL_EXPORTER_OTLP_{suffix}"),
+        ]
+        .into_iter()
+        .find_map(|name| {
+            let value = self.get(&name)?;
+            Some((name, value))
+        })
+    }
+
+    fn number<T: FromStr>(&self, variable: &str) -> Result<Option<T>, InitError> {
+        let parse = |value: &str| {
+            let parsed = value.parse();
+            parsed.map_err(|_| InitError::invalid(variable, format!("{value:?} is no such number")))
+        };
+        self.get(variable).map(parse).transpose()
+    }
+
+    fn truth(name: &str, value: &str) -> Result<bool, InitError> {
+        match value.to_ascii_lowercase().as_str() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(InitError::invalid(name, "it is neither true nor false")),
+        }
+    }
+
+    /// `OTEL_SDK_DISABLED`, or `OTEL_TRACES_EXPORTER` saying that there is none.
+    pub(super) fn is_disabled(&self) -> Result<bool, InitError> {
+        const DISABLED: &str = "OTEL_SDK_DISABLED";
+        if let Some(value) = self.get(DISABLED)
+            && Self::truth(DISABLED, value)?
+        {
+            return Ok(true);
+        }
+        match self.get("OTEL_TRACES_EXPORTER") {
+            None | Some("otlp") => Ok(false),
+            Some("none") => Ok(true),
+            Some(other) => Err(InitError::invalid(
+                "OTEL_TRACES_EXPORTER",
+                format!("{other:?} is not supported; there are otlp and none"),
+            )),
+        }
+    }
+
+    pub(super) fn protocol(&self) -> Result<Protocol, InitError> {
+        match self.exporter("PROTOCOL") {
+            None | Some((_, "http/protobuf")) => Ok(Protocol::HttpProtobuf),
+            Some((_, "grpc")) => Ok(Protocol::Grpc),
+            Some((name, other)) => Err(InitError::invalid(
+                name,
+                format!("{other:?} is not supported; there are http/protobuf and grpc"),
+            )),
+        }
+    }
+
+    /// The variable's name, the address, and whether it is that of the signal.
+    pub(super) fn endpoint(&self) -> Option<(String, String, bool)> {
+        let (name, value) = self.exporter("ENDPOINT")?;
+        let of_signal = name.contains("TRACES");
+        Some((name, value.to_owned(), of_signal))
+    }
+
+    pub(super) fn insecure(&self) -> Result<bool, InitError> {
+        self.exporter("INSECURE")
+            .map_or(Ok(false), |(name, value)| Self::truth(&name, value))
+    }
+
+    pub(super) fn headers(&self) -> Result<Vec<(String, String)>, InitError> {
+        let Some((name, list)) = self.exporter("HEADERS") else {
+            return Ok(Vec::new());
+        };
+        let mut headers = Vec::new();
+        for entry in list.split(',').map(str::trim).filter(|e| !e.is_empty()) {
+            // The message must not show the entry: it is where keys are.
+            let (key, value) = entry.split_once('=').ok_or_else(|| {
+                InitError::invalid(&name, "an entry is not of the form name=value")
+            })?;
+            let value = percent_decoded(value.trim())
+                .ok_or_else(|| InitError::invalid(&name, "a value is not valid UTF-8"))?;
+            headers.push((key.trim().to_owned(), value));
+        }
+        Ok(headers)
+    }
+
+    pub(super) fn compression(&self) -> Result<Option<Compression>, InitError> {
+        match self.exporter("COMPRESSION") {
+            None => Ok(None),
+            Some((_, "none")) => Ok(Some(Compression::None)),
+            Some((_, "gzip")) => Ok(Some(Compression::Gzip)),
+            Some((name, other)) => Err(InitError::invalid(
+                name,
+                format!("{other:?} is not supported; there are gzip and none"),
+            )),
+        }
+    }
+
+    /// How long an export may take. The variable is in milliseconds.
+    pub(super) fn timeout(&self) -> Result<Option<Duration>, InitError> {
+        let Some((name, _)) = self.exporter("TIMEOUT") else {
+            return Ok(None);
+        };
+        Ok(self.number(&name)?.map(Duration::from_millis))
+    }
+
+    /// The path of a file with the certificates to trust.
+    pub(super) fn certificate(&self) -> Option<(String, &str)> {
+        self.exporter("CERTIFICATE")
+    }
+
+    pub(super) fn queue_size(&self) -> Result<Option<usize>, InitError> {
+        self.number("OTEL_BSP_MAX_QUEUE_SIZE")
+    }
+
+    pub(super) fn batch_size(&self) -> Result<Option<usize>, InitError> {
+        self.number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE")
+    }
+
+    pub(super) fn schedule_delay(&self) -> Result<Option<Duration>, InitError> {
+        let delay = self.number("OTEL_BSP_SCHEDULE_DELAY")?;
+        Ok(delay.map(Duration::from_millis))
+    }
+
+    pub(super) fn sampler(&self) -> Result<Option<Sampler>, InitError> {
+        const ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
+        let ratio = || {
+            let ratio = self.number(ARGUMENT)?.unwrap_or(1.0);
+            sampling::ratio(ARGUMENT, ratio)
+        };
+        let parent_based = |root: Sampler| Sampler::ParentBased(Box::new(root));
+        Ok(match self.get("OTEL_TRACES_SAMPLER") {
+            None => None,
+            Some("always_on") => Some(Sampler::AlwaysOn),
+            Some("always_off") => Some(Sampler::AlwaysOff),
+            Some("traceidratio") => Some(ratio()?),
+            Some("parentbased_always_on") => Some(parent_based(Sampler::AlwaysOn)),
+            Some("parentbased_always_off") => Some(parent_based(Sampler::AlwaysOff)),
+            Some("parentbased_traceidratio") => Some(parent_based(ratio()?)),
+            Some(other) => {
+                return Err(InitError::invalid(
+                    "OTEL_TRACES_SAMPLER",
+                    format!(
+                        "{other:?} is not supported; there are always_on, always_off, \
+                         traceidratio, and each with parentbased_ before it"
+                    ),
+                ));
+            }
+        })
+    }
+
+    pub(super) fn propagators(&self) -> Result<Propagators, InitError> {
+        let Some(list) = self.get("OTEL_PROPAGATORS") else {
+            return Ok(Propagators::ALL);
+        };
+        let mut found = Propagators::NONE;
+        for name in list.split(',').map(str::trim) {
+            match name {
+                "tracecontext" => found.trace_context = true,
+                "baggage" => found.baggage = true,
+                "none" | "" => {}
+                other => {
+                    return Err(InitError::invalid(
+                        "OTEL_PROPAGATORS",
+                        format!("{other:?} is not supported; there are tracecontext and baggage"),
+                    ));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Which formats carry context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Propagators {
+    pub(super) trace_context: bool,
+    pub(super) baggage: bool,
+}
+
+impl Propagators {
+    const ALL: Self = Self {
+        trace_context: true,
+        baggage: true,
+    };
+    const NONE: Self = Self {
+        trace_context: false,
+        baggage: false,
+    };
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let hex = |at: usize| char::from(*after.get(at)?).to_digit(16);
+        match (first, hex(0), hex(1)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push(u8::try_from(high * 16 + low).ok()?);
+                rest = &after[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(all: &[(&str, &str)]) -> Environment {
+        Environment::of(all.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+    }
+
+    #[test]
+    fn reads_what_the_standard_names() {
+        let env = env(&[
+            ("OTEL_SDK_DISABLED", "TRUE"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "1500"),
+            ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "10"),
+            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "5"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "250"),
+            ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+            ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
+            ("OTEL_PROPAGATORS", "baggage"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem"),
+        ]);
+        assert!(env.is_disabled().unwrap());
+        assert_eq!(env.timeout().unwrap(), Some(Duration::from_millis(1500)));
+        assert_eq!(env.compression().unwrap(), Some(Compression::Gzip));
+        assert_eq!(env.queue_size().unwrap(), Some(10));
+        assert_eq!(env.batch_size().unwrap(), Some(5));
+        let delay = env.schedule_delay().unwrap();
+        assert_eq!(delay, Some(Duration::from_millis(250)));
+        let sampler = format!("{:?}", env.sampler().unwrap());
+        assert_eq!(sampler, "Some(ParentBased(TraceIdRatioBased(0.25)))");
+        let propagators = env.propagators().unwrap();
+        assert!(propagators.baggage && !propagators.trace_context);
+        assert_eq!(env.certificate().unwrap().1, "/ca.pem");
+    }
+
+    #[test]
+    fn empty_is_unset() {
+        let env = env(&[
+            ("OTEL_SDK_DISABLED", ""),
+            ("OTEL_TRACES_SAMPLER", " "),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ""),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c"),
+        ]);
+        assert!(!env.is_disabled().unwrap());
+        assert!(env.sampler().unwrap().is_none());
+        assert_eq!(env.endpoint().unwrap().1, "http://c");
+        assert_eq!(env.propagators().unwrap(), Propagators::ALL);
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_an_error_that_names_the_variable() {
+        let of = |variable: &str, value: &str| env(&[(variable, value)]);
+        let errors = [
+            of("OTEL_SDK_DISABLED", "yes").is_disabled().map(drop),
+            of("OTEL_TRACES_EXPORTER", "zipkin").is_disabled().map(drop),
+            of("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
+                .protocol()
+                .map(drop),
+            of("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")
+                .compression()
+                .map(drop),
+            of("OTEL_EXPORTER_OTLP_TIMEOUT", "10s").timeout().map(drop),
+            of("OTEL_EXPORTER_OTLP_HEADERS", "s3cret")
+                .headers()
+                .map(drop),
+            of("OTEL_BSP_MAX_QUEUE_SIZE", "-1").queue_size().map(drop),
+            of("OTEL_TRACES_SAMPLER", "xray").sampler().map(drop),
+            of("OTEL_PROPAGATORS", "b3").propagators().map(drop),
+        ];
+        let names = [
+            "OTEL_SDK_DISABLED",
+            "OTEL_TRACES_EXPORTER",
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            "OTEL_EXPORTER_OTLP_COMPRESSION",
+            "OTEL_EXPORTER_OTLP_TIMEOUT",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "OTEL_BSP_MAX_QUEUE_SIZE",
+            "OTEL_TRACES_SAMPLER",
+            "OTEL_PROPAGATORS",
+        ];
+        for (error, name) in errors.into_iter().zip(names) {
+            let error = error.unwrap_err().to_string();
+            assert!(error.starts_with(name), "{error}");
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn values_are_percent_decoded() {
+        for (text, decoded) in [
+            ("a%20b", "a b"),
+            ("100%", "100%"),
+            ("%zz", "%zz"),
+            ("%C3%A4", "ä"),
+            ("ä", "ä"),
+        ] {
+            assert_eq!(percent_decoded(text).as_deref(), Some(decoded));
+        }
+        assert_eq!(percent_decoded("%ff"), None);
+    }
+}

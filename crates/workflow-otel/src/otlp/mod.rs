@@ -1,0 +1,77 @@
+//! From the environment to a collector in one call.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // Reads OTEL_EXPORTER_OTLP_ENDPOINT and the other standard variables.
+//! let telemetry = workflow_otel::init()?;
+//! let otel = telemetry.interceptor();
+//! // client.interceptor(otel.clone()), worker.interceptor(otel), worker.run().await
+//! telemetry.shutdown(Duration::from_secs(10)).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Spans wait in a bounded queue for a thread that sends them in batches over gRPC or HTTP. A
+//! receiver that is down, slow or refuses costs workflows nothing: batches are tried again until it
+//! is back, what does not fit into the queue meanwhile is dropped, counted in [`ExportStats`], and
+//! reported as a `tracing` warning once a minute.
+//!
+//! An application that has a tracer provider of its own needs nothing of this module:
+//! [`OtelInterceptor::builder`](crate::OtelInterceptor::builder) takes it.
+//!
+//! # Variables
+//!
+//! Those of the OpenTelemetry standard. What code says goes before what they say, a variable for
+//! traces (`OTEL_EXPORTER_OTLP_TRACES_…`) before the general one. A value that cannot be honoured is
+//! an error.
+//!
+//! | variable | default |
+//! |---|---|
+//! | `OTEL_SDK_DISABLED` | `false` |
+//! | `OTEL_TRACES_EXPORTER` (`otlp`, `none`) | `otlp` |
+//! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | `unknown_service` |
+//! | `OTEL_EXPORTER_OTLP_ENDPOINT` | `http://localhost:4318`, for gRPC `:4317` |
+//! | `OTEL_EXPORTER_OTLP_PROTOCOL` (`http/protobuf`, `grpc`) | `http/protobuf` |
+//! | `OTEL_EXPORTER_OTLP_HEADERS` (`name=value,…`, percent-encoded) | none |
+//! | `OTEL_EXPORTER_OTLP_COMPRESSION` (`gzip`, `none`) | `none` |
+//! | `OTEL_EXPORTER_OTLP_TIMEOUT`, in ms | `10000` |
+//! | `OTEL_EXPORTER_OTLP_CERTIFICATE`, a PEM file | the system's certificates |
+//! | `OTEL_EXPORTER_OTLP_INSECURE`, for gRPC addresses without a scheme | `false` |
+//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | `parentbased_always_on` |
+//! | `OTEL_PROPAGATORS` (`tracecontext`, `baggage`, `none`) | `tracecontext,baggage` |
+//! | `OTEL_BSP_MAX_QUEUE_SIZE` | `2048` spans |
+//! | `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` | `512` spans |
+//! | `OTEL_BSP_SCHEDULE_DELAY`, in ms | `5000` |
+//! | `RUST_LOG` (targets and levels), for the log that `init` sets up | `info` |
+
+mod builder;
+mod destination;
+mod environment;
+mod error;
+mod queue;
+mod sampling;
+mod tail;
+mod telemetry;
+mod transport;
+
+pub use builder::TelemetryBuilder;
+pub use destination::{Compression, Destination, Protocol};
+pub use error::{InitError, ShutdownError};
+pub use queue::ExportStats;
+pub use tail::TailSampling;
+pub use telemetry::Telemetry;
+
+/// Sets up export as the environment describes it (see [`otlp`](self)) and installs it for the whole
+/// process: the global tracer provider, the global propagator unless one was set, and, unless there
+/// is a `tracing` subscriber, one that logs to standard error and turns `tracing` spans into spans.
+///
+/// [`Telemetry::builder`] does the same with settings in code, or without installing anything.
+///
+/// # Errors
+///
+/// A variable that cannot be honoured, or a global tracer provider that is there already: nothing is
+/// installed then.
+pub fn init() -> Result<Telemetry, InitError> {
+    Telemetry::builder().init()
+}

@@ -1,0 +1,72 @@
+//! SQLite: a file per measurement, and commits without an engine.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use openworkflow::Sqlite;
+use rusqlite::{Connection, params};
+
+use crate::Result;
+use crate::target::{Database, Target};
+
+pub(crate) struct SqliteTarget {
+    folder: PathBuf,
+}
+
+impl SqliteTarget {
+    pub(crate) fn new(folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+        })
+    }
+
+    fn folder(&self) -> Result<tempfile::TempDir> {
+        Ok(tempfile::Builder::new()
+            .prefix("drain-")
+            .tempdir_in(&self.folder)?)
+    }
+}
+
+impl Target for SqliteTarget {
+    const NAME: &'static str = "sqlite";
+
+    type Store = Sqlite;
+
+    fn create(&self) -> Result<Database> {
+        let folder = self.folder()?;
+        let path = folder.path().join("runs.db");
+        let address = path.to_str().ok_or("the folder's name is not UTF-8")?;
+        Ok(Database {
+            address: address.to_owned(),
+            _folder: Some(folder),
+        })
+    }
+
+    async fn open(&self, database: &Database) -> Result<Sqlite> {
+        Ok(Sqlite::open(&database.address).await?)
+    }
+
+    async fn close(&self, store: Sqlite) {
+        store.close().await;
+    }
+
+    /// One connection whatever the concurrency: SQLite has one writer at a time.
+    fn bare_commits(&self, _concurrency: u32, length: Duration) -> Result<f64> {
+        let folder = self.folder()?;
+        let conn = Connection::open(folder.path().join("bare.db"))?;
+        conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+        conn.execute_batch(
+            "PRAGMA synchronous = FULL; CREATE TABLE bare (id INTEGER PRIMARY KEY, value TEXT);",
+        )?;
+        let mut insert = conn.prepare("INSERT INTO bare (value) VALUES (?1)")?;
+        let begin = Instant::now();
+        let mut commits = 0_u32;
+        while begin.elapsed() < length {
+            // Outside a transaction each statement is one.
+            insert.execute(params!["a small row, as a step's is"])?;
+            commits += 1;
+        }
+        Ok(f64::from(commits) / begin.elapsed().as_secs_f64())
+    }
+}

@@ -1,0 +1,171 @@
+//! The order of the trace contract, exported by the example and read back from receivers.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::receiver::{Receiver, Rotel};
+use crate::tree::{text, tree};
+
+const TREE: &str = "\
+app.orders.handler server unset
+  workflow.start process-order producer ok
+    workflow.execute process-order consumer ok
+      step.run validate-order internal ok
+      step.run_workflow fulfill-shipment producer ok
+        workflow.execute fulfill-shipment consumer ok
+          step.run reserve-inventory internal ok
+          step.run dispatch-courier internal ok
+    workflow.execute process-order consumer ok
+      step.run_workflow fulfill-shipment internal ok
+      step.wait_for_signal internal ok
+    workflow.execute process-order consumer ok
+      step.wait_for_signal internal ok
+      step.sleep cooldown internal ok
+    workflow.execute process-order consumer error
+      step.run notify-customer internal error * exception
+    workflow.execute process-order consumer ok
+      step.run notify-customer internal ok
+";
+
+/// Runs the example `traced_order` with these variables and no others of OpenTelemetry.
+fn traced_order(variables: &[(&str, &str)]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_traced_order"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("OTEL_") {
+            command.env_remove(name);
+        }
+    }
+    let output = command.envs(variables.iter().copied()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    said
+}
+
+fn attribute<'a>(span: &'a Value, key: &str) -> &'a Value {
+    &span["attributes"][key]
+}
+
+/// Exports to `endpoint` and reads back from `receiver`, which is there or behind it.
+fn check(receiver: &Receiver, endpoint: &str, protocol: &str, direct: bool) {
+    let said = traced_order(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=acme%20ltd"),
+        (
+            "OTEL_RESOURCE_ATTRIBUTES",
+            "deployment.environment.name=test",
+        ),
+        ("OTEL_SERVICE_NAME", "code goes before me"),
+    ]);
+    assert!(said.contains("18 spans were exported"), "{said}");
+    // What the receiver itself was sent is there when the program has ended.
+    let spans = if direct {
+        receiver.spans()
+    } else {
+        receiver.wait_for(18)
+    };
+
+    assert_eq!(tree(&spans), TREE);
+    let trace = text(&spans[0], "trace_id");
+    let ids: std::collections::BTreeSet<_> = spans.iter().map(|s| text(s, "span_id")).collect();
+    assert_eq!(ids.len(), 18);
+    for span in &spans {
+        assert_eq!(text(span, "trace_id"), trace);
+        assert!(span["start"].as_u64() <= span["end"].as_u64());
+        let resource = &span["resource"];
+        assert_eq!(text(resource, "service.name"), "orders");
+        assert_eq!(text(resource, "deployment.environment.name"), "test");
+        assert!(!text(resource, "service.instance.id").is_empty());
+        if text(span, "name") != "app.orders.handler" {
+            assert_eq!(text(span, "scope"), "workflow-otel");
+            assert!(attribute(span, "workflow_run.id").is_string(), "{span}");
+            assert_eq!(attribute(span, "workflow_run.namespace_id"), "default");
+        }
+    }
+    let executions: Vec<_> = spans
+        .iter()
+        .filter(|span| text(span, "name") == "workflow.execute process-order")
+        .collect();
+    let mut outcomes: Vec<_> = executions
+        .iter()
+        .map(|span| {
+            let attempt: i64 = match attribute(span, "workflow_run.attempt") {
+                Value::Number(number) => number.as_i64().unwrap(),
+                other => other.as_str().unwrap().parse().unwrap(),
+            };
+            (
+                attempt,
+                attribute(span, "workflow.outcome").as_str().unwrap(),
+            )
+        })
+        .collect();
+    outcomes.sort_unstable();
+    let expected = ["parked", "parked", "parked", "retrying", "completed"];
+    assert_eq!(outcomes, (1..).zip(expected).collect::<Vec<_>>());
+    let failed = spans
+        .iter()
+        .find(|span| span["events"][0].is_object())
+        .unwrap();
+    let exception = &failed["events"][0]["attributes"];
+    assert_eq!(text(exception, "exception.type"), "MailServerDown");
+    assert_eq!(
+        text(exception, "exception.message"),
+        "the mail server does not answer"
+    );
+    assert_eq!(attribute(failed, "error.type"), "MailServerDown");
+
+    if direct {
+        let request = &receiver.requests()[0];
+        assert_eq!(text(&request["headers"], "x-tenant"), "acme ltd");
+        let agent = text(&request["headers"], "user-agent");
+        assert!(agent.contains("workflow-otel/"), "{agent}");
+        if protocol == "http/protobuf" {
+            assert_eq!(text(request, "path"), "/v1/traces");
+            assert_eq!(text(&request["headers"], "content-encoding"), "gzip");
+        }
+    }
+}
+
+#[test]
+fn arrives_over_http() {
+    let receiver = Receiver::start();
+    check(&receiver, &receiver.http(), "http/protobuf", true);
+}
+
+#[test]
+fn arrives_over_grpc() {
+    let receiver = Receiver::start();
+    check(&receiver, &receiver.grpc(), "grpc", true);
+}
+
+#[test]
+fn goes_through_a_collector_over_http() {
+    let receiver = Receiver::start();
+    let rotel = Rotel::start(&receiver);
+    check(&receiver, &rotel.http, "http/protobuf", false);
+}
+
+#[test]
+fn goes_through_a_collector_over_grpc() {
+    let receiver = Receiver::start();
+    let rotel = Rotel::start(&receiver);
+    check(&receiver, &rotel.grpc, "grpc", false);
+}
+
+#[test]
+fn nothing_is_sent_where_telemetry_is_switched_off() {
+    let receiver = Receiver::start();
+    for (name, value) in [
+        ("OTEL_SDK_DISABLED", "true"),
+        ("OTEL_TRACES_EXPORTER", "none"),
+    ] {
+        let endpoint = receiver.http();
+        let said = traced_order(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint), (name, value)]);
+        assert!(said.contains("Receipt"), "{said}");
+        assert!(said.contains("0 spans were exported"), "{said}");
+    }
+    assert_eq!(receiver.requests(), Vec::<Value>::new());
+}

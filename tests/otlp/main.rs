@@ -1,0 +1,9 @@
+//! Export to real receivers of other makes, over both protocols, in good times and bad.
+
+mod faults;
+mod golden;
+mod presets;
+mod receiver;
+mod sampling;
+mod shutdown;
+mod tree;

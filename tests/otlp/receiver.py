@@ -1,0 +1,192 @@
+"""An OTLP receiver out of the official protobuf classes, for tests.
+
+It takes spans over gRPC and HTTP, keeps them as JSON, and answers as it is told to:
+
+    GET  /received        what was received: requests (protocol, path, headers) and spans
+    POST /behave          {"refuse": status, "throttle": times, "hang": seconds, "reject": spans}
+
+The ports are printed as one line of JSON once both listen.
+"""
+
+import argparse
+import gzip
+import json
+import ssl
+import threading
+import time
+from concurrent import futures
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from opentelemetry.proto.collector.trace.v1 import (
+    trace_service_pb2 as service,
+    trace_service_pb2_grpc as service_grpc,
+)
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+LOCK = threading.Lock()
+REQUESTS = []
+SPANS = []
+BEHAVIOUR = {"refuse": 0, "throttle": 0, "hang": 0, "reject": 0}
+
+
+def value(any_value):
+    kind = any_value.WhichOneof("value")
+    if kind == "array_value":
+        return [value(one) for one in any_value.array_value.values]
+    return getattr(any_value, kind) if kind else None
+
+
+def attributes(pairs):
+    return {pair.key: value(pair.value) for pair in pairs}
+
+
+def keep(request, protocol, path, headers):
+    spans = []
+    for resource in request.resource_spans:
+        for scope in resource.scope_spans:
+            for span in scope.spans:
+                spans.append(
+                    {
+                        "resource": attributes(resource.resource.attributes),
+                        "scope": scope.scope.name,
+                        "trace_id": span.trace_id.hex(),
+                        "span_id": span.span_id.hex(),
+                        "parent_id": span.parent_span_id.hex(),
+                        "name": span.name,
+                        "kind": trace_pb2.Span.SpanKind.Name(span.kind),
+                        "start": span.start_time_unix_nano,
+                        "end": span.end_time_unix_nano,
+                        "status": trace_pb2.Status.StatusCode.Name(span.status.code),
+                        "message": span.status.message,
+                        "attributes": attributes(span.attributes),
+                        "events": [
+                            {"name": event.name, "attributes": attributes(event.attributes)}
+                            for event in span.events
+                        ],
+                        "links": [link.span_id.hex() for link in span.links],
+                    }
+                )
+    with LOCK:
+        REQUESTS.append(
+            {"protocol": protocol, "path": path, "headers": headers, "spans": len(spans)}
+        )
+        SPANS.extend(spans)
+
+
+def behaviour():
+    """What to do with this request: an instruction is used up by it."""
+    with LOCK:
+        now = dict(BEHAVIOUR)
+        BEHAVIOUR["throttle"] = max(0, BEHAVIOUR["throttle"] - 1)
+    time.sleep(now["hang"])
+    return now
+
+
+def answer(rejected):
+    response = service.ExportTraceServiceResponse()
+    if rejected:
+        response.partial_success.rejected_spans = rejected
+        response.partial_success.error_message = "not these"
+    return response
+
+
+class Http(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def body(self):
+        if self.headers.get("transfer-encoding", "").lower() == "chunked":
+            data = b""
+            while size := int(self.rfile.readline(), 16):
+                data += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        else:
+            data = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self.headers.get("content-encoding") == "gzip":
+            data = gzip.decompress(data)
+        return data
+
+    def reply(self, status, data=b"", **headers):
+        self.send_response(status)
+        for name, text in headers.items():
+            self.send_header(name.replace("_", "-"), text)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self):
+        with LOCK:
+            data = json.dumps({"requests": REQUESTS, "spans": SPANS}).encode()
+        self.reply(200, data, content_type="application/json")
+
+    def do_POST(self):
+        data = self.body()
+        if self.path == "/behave":
+            with LOCK:
+                BEHAVIOUR.update(json.loads(data))
+            return self.reply(200)
+        now = behaviour()
+        if now["refuse"]:
+            return self.reply(now["refuse"])
+        if now["throttle"]:
+            return self.reply(429, retry_after="1")
+        request = service.ExportTraceServiceRequest.FromString(data)
+        headers = {name.lower(): text for name, text in self.headers.items()}
+        keep(request, "http", self.path, headers)
+        data = answer(now["reject"]).SerializeToString()
+        self.reply(200, data, content_type="application/x-protobuf")
+
+
+class Grpc(service_grpc.TraceServiceServicer):
+    def Export(self, request, context):
+        now = behaviour()
+        if now["refuse"]:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "no such key")
+        if now["throttle"]:
+            # google.rpc.Status { code: 8, details: [RetryInfo { retry_delay: 1 s }] }, by hand:
+            # its classes are in a package of their own.
+            delay = duration_pb2.Duration(seconds=1).SerializeToString()
+            retry = b"\x0a" + bytes([len(delay)]) + delay
+            detail = any_pb2.Any(type_url="type.googleapis.com/google.rpc.RetryInfo", value=retry)
+            detail = detail.SerializeToString()
+            status = b"\x08\x08\x1a" + bytes([len(detail)]) + detail
+            context.set_trailing_metadata((("grpc-status-details-bin", status),))
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "slow down")
+        keep(request, "grpc", "", dict(context.invocation_metadata()))
+        return answer(now["reject"])
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--http", type=int, default=0)
+    parser.add_argument("--grpc", type=int, default=0)
+    parser.add_argument("--certificate")
+    parser.add_argument("--key")
+    args = parser.parse_args()
+
+    server = grpc.server(
+        futures.ThreadPoolExecutor(8), compression=grpc.Compression.Gzip
+    )
+    service_grpc.add_TraceServiceServicer_to_server(Grpc(), server)
+    http = ThreadingHTTPServer(("127.0.0.1", args.http), Http)
+    if args.certificate:
+        with open(args.key, "rb") as key, open(args.certificate, "rb") as certificate:
+            pair = (key.read(), certificate.read())
+        credentials = grpc.ssl_server_credentials([pair])
+        grpc_port = server.add_secure_port(f"127.0.0.1:{args.grpc}", credentials)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(args.certificate, args.key)
+        http.socket = context.wrap_socket(http.socket, server_side=True)
+    else:
+        grpc_port = server.add_insecure_port(f"127.0.0.1:{args.grpc}")
+    server.start()
+    print(json.dumps({"http": http.server_port, "grpc": grpc_port}), flush=True)
+    http.serve_forever()
+
+
+main()

@@ -1,0 +1,159 @@
+//! Ways for a program to end.
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use openworkflow::otel::opentelemetry::trace::{Tracer, TracerProvider};
+use openworkflow::otel::otlp::{Protocol, Telemetry};
+
+use crate::receiver::{Receiver, free_port};
+use crate::tree::text;
+
+/// Starts the example `traced_worker`, sends it `signal` once `ready`, and answers what it printed to
+/// standard output and standard error.
+fn traced_worker(signal: &str, endpoint: &str, protocol: &str, ready: impl Fn()) -> [String; 2] {
+    let mut worker = Command::new(env!("CARGO_BIN_EXE_traced_worker"))
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+        .env("OTEL_BSP_SCHEDULE_DELAY", "300")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    ready();
+    let sent = Command::new("kill")
+        .args([signal, &worker.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+    let mut output = [String::new(), String::new()];
+    worker
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut output[0])
+        .unwrap();
+    worker
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut output[1])
+        .unwrap();
+    worker.wait().unwrap();
+    output
+}
+
+/// Ctrl-C, or what a container's runtime sends, loses no span, and none of a tree.
+fn loses_nothing(signal: &str, protocol: &str) {
+    let receiver = Receiver::start();
+    let endpoint = match protocol {
+        "grpc" => receiver.grpc(),
+        _ => receiver.http(),
+    };
+    let [said, errors] = traced_worker(signal, &endpoint, protocol, || {
+        receiver.wait_for(60);
+    });
+    let spans = receiver.spans();
+    let expected = format!("{} spans were exported, 0 lost", spans.len());
+    assert!(said.contains(&expected), "{expected}\n{said}\n{errors}");
+    let ids: HashSet<_> = spans.iter().map(|span| text(span, "span_id")).collect();
+    for span in &spans {
+        let parent = text(span, "parent_id");
+        assert!(parent.is_empty() || ids.contains(parent), "{span}");
+    }
+}
+
+#[test]
+fn ctrl_c_loses_nothing() {
+    loses_nothing("-INT", "http/protobuf");
+}
+
+#[test]
+fn a_termination_loses_nothing() {
+    loses_nothing("-TERM", "grpc");
+}
+
+/// While the receiver is down a warning comes once in a while, not with each span or attempt.
+#[test]
+fn losses_are_reported_once_in_a_while() {
+    let endpoint = format!("http://127.0.0.1:{}", free_port());
+    let [_, errors] = traced_worker("-INT", &endpoint, "http/protobuf", || {
+        std::thread::sleep(Duration::from_secs(3));
+    });
+    let warnings = errors.matches("spans do not get through").count();
+    assert_eq!(warnings, 1, "{errors}");
+    assert!(errors.contains("onnection refused"), "{errors}");
+    assert!(errors.contains("ShutdownError"), "{errors}");
+}
+
+fn telemetry(receiver: &Receiver) -> Telemetry {
+    Telemetry::builder()
+        .protocol(Protocol::Grpc)
+        .endpoint(receiver.grpc())
+        .schedule_delay(Duration::from_secs(60))
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn a_guard_that_is_dropped_does_its_best() {
+    let receiver = Receiver::start();
+    let telemetry = telemetry(&receiver);
+    let tracer = telemetry.tracer_provider().tracer("test");
+    drop(tracer.start("left over"));
+    drop(telemetry);
+    assert_eq!(receiver.spans().len(), 1);
+    drop(tracer.start("too late"));
+}
+
+#[test]
+fn no_runtime_is_needed() {
+    let receiver = Receiver::start();
+    let telemetry = telemetry(&receiver);
+    drop(telemetry.tracer_provider().tracer("test").start("one"));
+    let stats = futures::executor::block_on(telemetry.shutdown(Duration::from_secs(10)));
+    assert_eq!(stats.unwrap().exported, 1);
+    assert_eq!(receiver.spans().len(), 1);
+}
+
+#[test]
+fn the_provider_itself_can_be_flushed_and_shut_down() {
+    let receiver = Receiver::start();
+    let telemetry = telemetry(&receiver);
+    let tracer = telemetry.tracer_provider().tracer("test");
+    drop(tracer.start("one"));
+    telemetry.tracer_provider().force_flush().unwrap();
+    assert_eq!(receiver.spans().len(), 1);
+    drop(tracer.start("two"));
+    telemetry.tracer_provider().shutdown().unwrap();
+    assert_eq!(receiver.spans().len(), 2);
+    let stats = futures::executor::block_on(telemetry.shutdown(Duration::from_secs(10)));
+    assert_eq!(stats.unwrap().exported, 2);
+}
+
+/// On the runtime where the SDK's own processor stalls.
+#[tokio::test(flavor = "current_thread")]
+async fn work_is_done_before_the_spans_are_sent() {
+    let receiver = Receiver::start();
+    let mut telemetry = telemetry(&receiver);
+    for name in ["first", "second"] {
+        let tracer = telemetry.tracer_provider().tracer("test");
+        telemetry.before_shutdown(async move {
+            let span = tracer.start(name);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(span);
+        });
+    }
+    let tracer = telemetry.tracer_provider().tracer("test");
+    telemetry.before_shutdown(async move {
+        let _span = tracer.start("never done");
+        std::future::pending::<()>().await;
+    });
+    let stats = telemetry.shutdown(Duration::from_secs(3)).await.unwrap();
+    assert_eq!(stats.exported, 3);
+    let spans = receiver.spans();
+    let names: Vec<_> = spans.iter().map(|span| text(span, "name")).collect();
+    assert_eq!(names, ["first", "second", "never done"]);
+}

@@ -1,0 +1,207 @@
+//! What holds for the trace of any workflow, crashed or not: random workflows on a real SQLite file,
+//! with every span collected.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+
+use openworkflow::backend::{StepAttempt, StepAttemptKind, WorkflowRun};
+use openworkflow::otel::OtelInterceptor;
+use openworkflow::otel::opentelemetry::trace::SpanId;
+use openworkflow::otel::opentelemetry_sdk::trace::SpanData;
+use openworkflow::otel::testing::SpanCollector;
+use openworkflow_tests::random::{Outcome, Program, Setup, SqliteFile, config, drive, programs};
+use proptest::prelude::*;
+
+type Checked = Result<(), TestCaseError>;
+
+/// Runs a program with every span collected.
+async fn traced(
+    program: &Program,
+    concurrency: usize,
+    crashes: &[u32],
+) -> (Outcome, SpanCollector) {
+    let spans = SpanCollector::new();
+    let otel = OtelInterceptor::builder()
+        .tracer_provider(&spans.provider())
+        .build();
+    let setup = Setup {
+        concurrency,
+        crashes,
+        worker: &|worker| worker.interceptor(otel.clone()),
+        client: &|client| client.interceptor(otel.clone()),
+    };
+    let outcome = drive(&SqliteFile::new(), program, &setup).await;
+    assert_eq!(
+        otel.losses(),
+        Default::default(),
+        "nothing was lost on the way"
+    );
+    (outcome, spans)
+}
+
+fn text(span: &SpanData, key: &str) -> String {
+    let found = span.attributes.iter().find(|kv| kv.key.as_str() == key);
+    found.map(|kv| kv.value.to_string()).unwrap_or_default()
+}
+
+fn operation(span: &SpanData) -> &str {
+    span.name.split(' ').next().unwrap_or_default()
+}
+
+/// Start and end, one end, one root, every parent, nobody else's parent, no payload.
+fn check_trace(program: &Program, spans: &SpanCollector) -> Checked {
+    prop_assert_eq!(spans.violations(), Vec::<String>::new());
+    prop_assert_eq!(spans.mentions(&program.marker), Vec::<String>::new());
+    let all = spans.spans();
+    let by_id: HashMap<SpanId, &SpanData> = all
+        .iter()
+        .map(|span| (span.span_context.span_id(), span))
+        .collect();
+    let traces: HashSet<_> = all
+        .iter()
+        .map(|span| span.span_context.trace_id())
+        .collect();
+    prop_assert_eq!(traces.len(), 1, "one run, one trace, whatever became of it");
+    for span in &all {
+        let Some(parent) = by_id.get(&span.parent_span_id) else {
+            prop_assert_eq!(operation(span), "workflow.start", "the only root");
+            continue;
+        };
+        let run_id = text(span, "workflow_run.id");
+        let expected = match (operation(span), operation(parent)) {
+            ("workflow.execute", "workflow.start") => text(parent, "workflow_run.id"),
+            ("workflow.execute", "step.run_workflow") => text(parent, "child_workflow_run.id"),
+            (step, "workflow.execute") if step.starts_with("step.") => {
+                prop_assert_eq!(
+                    text(span, "workflow_run.attempt"),
+                    text(parent, "workflow_run.attempt")
+                );
+                text(parent, "workflow_run.id")
+            }
+            (child, parent) => {
+                return Err(TestCaseError::fail(format!("{child} under {parent}")));
+            }
+        };
+        prop_assert_eq!(run_id, expected, "{} is where it belongs", span.name);
+    }
+    Ok(())
+}
+
+/// Without crashes, every span has its row and every row its spans.
+fn check_rows(runs: &[(WorkflowRun, Vec<StepAttempt>)], spans: &[SpanData]) -> Checked {
+    let mut of_attempt: HashMap<String, Vec<&SpanData>> = HashMap::new();
+    let mut executions: HashMap<String, u32> = HashMap::new();
+    for span in spans {
+        match operation(span) {
+            "workflow.start" => {}
+            "workflow.execute" => {
+                *executions.entry(text(span, "workflow_run.id")).or_default() += 1
+            }
+            _ => of_attempt
+                .entry(text(span, "step_attempt.id"))
+                .or_default()
+                .push(span),
+        }
+    }
+    for (run, attempts) in runs {
+        prop_assert_eq!(
+            executions.get(&run.id),
+            Some(&run.attempts),
+            "a span per execution"
+        );
+        for attempt in attempts {
+            let of_attempt = of_attempt.remove(&attempt.id).unwrap_or_default();
+            let parked = of_attempt
+                .iter()
+                .filter(|span| text(span, "step.outcome") == "parked")
+                .count();
+            let ended = of_attempt.len() - parked;
+            let expected = match attempt.kind {
+                // Silent at its end.
+                StepAttemptKind::Sleep => (1, 0),
+                StepAttemptKind::Function | StepAttemptKind::SignalSend => (0, 1),
+                // A wait that the workflow gave up is never observed.
+                _ => (1, ended.min(1)),
+            };
+            prop_assert_eq!(
+                (parked, ended),
+                expected,
+                "the spans of {} {}",
+                &attempt.step_name,
+                &attempt.kind
+            );
+        }
+    }
+    prop_assert_eq!(
+        of_attempt.len(),
+        0,
+        "no span without a row: {:?}",
+        of_attempt.keys()
+    );
+    Ok(())
+}
+
+/// Rows without what an interceptor is there to add: the carrier.
+fn without_carriers(rows: &[String]) -> Vec<String> {
+    let mut rows: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let mut columns: Vec<_> = row.split(" | ").collect();
+            if columns[0] == "run" {
+                columns[8] = "context";
+            }
+            columns.join(" | ")
+        })
+        .collect();
+    rows.sort();
+    rows
+}
+
+async fn check_undisturbed(program: Program, concurrency: usize) -> Checked {
+    let untraced = Setup {
+        concurrency,
+        ..Setup::default()
+    };
+    let untraced = drive(&SqliteFile::new(), &program, &untraced).await;
+    let (outcome, spans) = traced(&program, concurrency, &[]).await;
+    prop_assert_eq!(&outcome.violations, &Vec::<String>::new());
+    prop_assert_eq!(&outcome.result, &untraced.result);
+    prop_assert_eq!(
+        without_carriers(&outcome.rows),
+        without_carriers(&untraced.rows)
+    );
+    check_trace(&program, &spans)?;
+    check_rows(&outcome.runs, &spans.spans())
+}
+
+async fn check_crashed(program: Program, concurrency: usize, crashes: Vec<u32>) -> Checked {
+    let (outcome, spans) = traced(&program, concurrency, &crashes).await;
+    prop_assert_eq!(&outcome.violations, &Vec::<String>::new());
+    check_trace(&program, &spans)
+}
+
+fn block_on(check: impl Future<Output = Checked>) -> Checked {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(check)
+}
+
+proptest! {
+    #![proptest_config(config(15))]
+
+    #[test]
+    fn a_trace_is_the_history(program in programs(), concurrency in 1_usize..5) {
+        block_on(check_undisturbed(program, concurrency))?;
+    }
+
+    #[test]
+    fn a_trace_survives_crashes(
+        program in programs(),
+        concurrency in 1_usize..5,
+        crashes in proptest::collection::vec(1_u32..60, 1..6),
+    ) {
+        block_on(check_crashed(program, concurrency, crashes))?;
+    }
+}

@@ -1,0 +1,167 @@
+//! PostgreSQL under test: a schema of its own on a server that the process's tests share.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use openworkflow::Postgres;
+use openworkflow::backend::Backend;
+use tokio_postgres::SimpleQueryMessage;
+
+use crate::Database;
+use crate::postgres_server;
+
+/// A schema on the server that `OPENWORKFLOW_TEST_POSTGRES_URL` names, or on a throw-away one.
+pub struct PostgresDatabase {
+    store: Postgres,
+    schema: String,
+    /// For looking at rows, past the library.
+    session: tokio_postgres::Client,
+}
+
+impl PostgresDatabase {
+    /// The schema's name, which is the application name of the backend's sessions too.
+    #[must_use]
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// Opens a schema of this name, and makes its tables where nobody did.
+    pub async fn create_in(schema: &str) -> Self {
+        let store = connect(&postgres_server::url(), schema).await;
+        let session = postgres_server::client().await;
+        let settings = format!("SET search_path TO {schema}; SET TIME ZONE 'UTC'");
+        session
+            .batch_execute(&settings)
+            .await
+            .expect("settings fit");
+        Self {
+            store,
+            schema: schema.to_owned(),
+            session,
+        }
+    }
+
+    /// Opens the backend by another way to the same server, such as a proxy.
+    ///
+    /// # Panics
+    ///
+    /// Where the server does not answer.
+    pub async fn open_at(&self, server: &str) -> Postgres {
+        connect(server, &self.schema).await
+    }
+}
+
+/// Opens a schema on a server; the sessions are named after it.
+pub(crate) async fn connect(server: &str, schema: &str) -> Postgres {
+    let options = Postgres::options().url(server).schema(schema);
+    // Suites run their tests side by side, and the server has a limit.
+    let options = options.application_name(schema).pool_size(4);
+    options.connect().await.expect("the schema opens")
+}
+
+impl Database for PostgresDatabase {
+    type Store = Postgres;
+
+    /// What a loaded machine takes between a row's time and a test's look at the clock.
+    const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+
+    async fn create() -> Self {
+        Self::create_in(&postgres_server::schema()).await
+    }
+
+    fn store(&self) -> Postgres {
+        self.store.clone()
+    }
+
+    async fn open(&self) -> Postgres {
+        self.open_at(&postgres_server::url()).await
+    }
+
+    /// The server's URL, with the schema as its fragment.
+    fn url(&self) -> String {
+        format!("{}#{}", postgres_server::url(), self.schema)
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    async fn advance(&self, by: Duration) {
+        shift(&self.session, by).await;
+        let now = SystemTime::now();
+        self.store.wakeups().work_due(now, now);
+    }
+
+    async fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        // The simple protocol gives every value as text.
+        let messages = self.session.simple_query(sql).await;
+        let messages = messages.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        rows.map(|row| (0..row.len()).map(|at| row.get(at).map(str::to_owned)))
+            .map(Iterator::collect)
+            .collect()
+    }
+
+    async fn execute(&self, sql: &str) {
+        let done = self.session.batch_execute(sql).await;
+        done.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+}
+
+impl fmt::Debug for PostgresDatabase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.store.fmt(f)
+    }
+}
+
+/// Moves every time in the tables into the past, which is to the rows as if time had passed.
+async fn shift(session: &tokio_postgres::Client, by: Duration) {
+    let by = format!("interval '{} seconds'", by.as_secs_f64());
+    let columns = |names: &[&str]| {
+        let moved: Vec<_> = names.iter().map(|c| format!("{c} = {c} - {by}")).collect();
+        moved.join(", ")
+    };
+    let runs = columns(&[
+        "available_at",
+        "deadline_at",
+        "started_at",
+        "finished_at",
+        "created_at",
+        "updated_at",
+    ]);
+    let steps = columns(&["started_at", "finished_at", "created_at", "updated_at"]);
+    let waits: Vec<_> = ["resumeAt", "timeoutAt"]
+        .iter()
+        .map(|member| {
+            format!(
+                "UPDATE step_attempts SET context = jsonb_set(context, '{{{member}}}', to_jsonb(
+                    to_char((context->>'{member}')::timestamptz - {by},
+                        'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')))
+                 WHERE context->>'{member}' IS NOT NULL;"
+            )
+        })
+        .collect();
+    let sql = format!(
+        "BEGIN;
+         LOCK TABLE workflow_runs, step_attempts, workflow_signals IN EXCLUSIVE MODE;
+         UPDATE workflow_runs SET {runs};
+         UPDATE step_attempts SET {steps};
+         {}
+         UPDATE workflow_signals SET created_at = created_at - {by};
+         COMMIT",
+        waits.concat()
+    );
+    // Those who hold a row and want another may wait for us as we wait for them.
+    for _ in 0..10 {
+        let Err(error) = session.batch_execute(&sql).await else {
+            return;
+        };
+        let deadlock = tokio_postgres::error::SqlState::T_R_DEADLOCK_DETECTED;
+        assert_eq!(error.code(), Some(&deadlock), "{error:?}");
+        session.batch_execute("ROLLBACK").await.expect("it ends");
+    }
+    panic!("the tables cannot be locked");
+}
