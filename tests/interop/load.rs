@@ -170,7 +170,7 @@ async fn rows_of_both_have_times_of_one_form(sdk: Sdk) {
             let values = format!("SELECT {column} FROM {table} WHERE {column} IS NOT NULL");
             for row in site.db.query(&values).await {
                 let text = row[0].as_deref().unwrap();
-                site.db.assert_time_text(column, text);
+                site.db.assert_time_text(table, column, text);
                 times += 1;
             }
         }

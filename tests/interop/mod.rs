@@ -46,7 +46,7 @@ pub(crate) trait SharedDatabase: Database {
 
     /// Asserts that a time in a column has the form that others can read and compare.
     #[track_caller]
-    fn assert_time_text(&self, column: &str, text: &str);
+    fn assert_time_text(&self, table: &str, column: &str, text: &str);
 }
 
 /// The Rust workflow with this name.

@@ -94,11 +94,6 @@ const operations = {
   async spans() {
     return tracing.spans();
   },
-
-  async end() {
-    await worker?.stop();
-    await backend?.stop();
-  },
 };
 
 // The worker's own loop looks once a second at worst; this one looks all the time.

@@ -80,8 +80,8 @@ impl SharedDatabase for SharedSqlite {
         [columns, indexes, keys].concat()
     }
 
-    fn assert_time_text(&self, column: &str, text: &str) {
-        assert!(super::is_time_text(text), "{column} is {text:?}");
+    fn assert_time_text(&self, table: &str, column: &str, text: &str) {
+        assert!(super::is_time_text(text), "{table}.{column} is {text:?}");
     }
 }
 
