@@ -5,12 +5,14 @@ use std::collections::HashSet;
 use openworkflow_tests::Database;
 use serde_json::{Value, json};
 
-use super::workflows::{BUSY, ECHO};
+use super::workflows::{BUSY, ECHO, EXHAUSTED, PARENT, PHASES};
 use super::{By, Sdk, Site};
 
 super::checks! {
     both: cursors_are_good_in_either_language;
-    current: filters_and_rows_look_alike
+    current:
+        filters_and_rows_look_alike,
+        the_calls_of_the_dashboard_show_rust_runs
 }
 
 /// Ids of a page, and its cursors.
@@ -172,4 +174,109 @@ async fn filters_and_rows_look_alike(sdk: Sdk) {
             assert_eq!(typescript["output"], output);
         }
     }
+}
+
+/// The dashboard is no more than these calls, and pages that show what they answer.
+async fn the_calls_of_the_dashboard_show_rust_runs(sdk: Sdk) {
+    let site = Site::new(sdk).await;
+    let echo = site.start_by(By::Rust, &ECHO, json!({"n": 1})).await;
+    let exhausted = site.start_by(By::Rust, &EXHAUSTED, Value::Null).await;
+    let waits = site
+        .start_by(By::Rust, &PHASES, json!({"signal": "s"}))
+        .await;
+    let input = json!({"child": {"mode": "ok"}});
+    let parent = site.start_by(By::Rust, &PARENT, input).await;
+    let worker = site.work(By::Rust).await;
+    for run in [&echo, &exhausted, &parent] {
+        site.ended(run).await;
+    }
+    site.parked(&waits, 1).await;
+    site.rest(worker).await;
+    let get = async |run: &str| {
+        let params = json!({"workflowRunId": run});
+        site.peer.backend("getWorkflowRun", params).await
+    };
+    let steps = async |run: &str| {
+        let params = json!({"workflowRunId": run});
+        let page = site.peer.backend("listStepAttempts", params).await;
+        page["data"].as_array().unwrap().clone()
+    };
+
+    // The list, with its counts.
+    let counts = site.peer.backend("countWorkflowRuns", json!({})).await;
+    let expected = json!({"pending": 0, "running": 1, "completed": 3, "failed": 1, "canceled": 0});
+    assert_eq!(counts, expected);
+    let page = site
+        .peer
+        .backend("listWorkflowRuns", json!({"limit": 3}))
+        .await;
+    assert_eq!(page["data"].as_array().unwrap().len(), 3);
+    let next = json!({"limit": 3, "after": page["pagination"]["next"]});
+    let page = site.peer.backend("listWorkflowRuns", next).await;
+    assert_eq!(page["data"].as_array().unwrap().len(), 2);
+
+    // A run, with its times, input, output and steps.
+    let run = get(&echo).await;
+    assert_eq!(
+        (&run["status"], &run["input"]),
+        (&json!("completed"), &json!({"n": 1}))
+    );
+    assert_eq!(run["output"]["by"], "rust");
+    for time in ["createdAt", "startedAt", "finishedAt", "updatedAt"] {
+        assert!(
+            super::is_time_text(run[time].as_str().unwrap()),
+            "{time}: {run}"
+        );
+    }
+    let step = &steps(&echo).await[0];
+    assert_eq!(
+        (&step["kind"], &step["status"]),
+        (&json!("function"), &json!("completed"))
+    );
+    assert_eq!(step["output"], run["output"]);
+
+    // Errors of a run and of its steps.
+    let run = get(&exhausted).await;
+    assert_eq!(run["status"], "failed");
+    assert_eq!(run["error"]["message"], "hopeless by rust");
+    let attempts = steps(&exhausted).await;
+    assert_eq!(attempts.len(), 2);
+    for attempt in attempts {
+        assert_eq!(
+            (&attempt["status"], &attempt["stepName"]),
+            (&json!("failed"), &json!("hopeless"))
+        );
+        assert_eq!(attempt["error"]["name"], "Hopeless");
+    }
+
+    // From a parent to its child, and back.
+    let step = &steps(&parent).await[0];
+    assert_eq!(step["kind"], "workflow");
+    let child = get(step["childWorkflowRunId"].as_str().unwrap()).await;
+    assert_eq!(child["workflowName"], "child");
+    assert_eq!(child["parentStepAttemptId"], step["id"]);
+    let params = json!({"stepAttemptId": step["id"]});
+    let up = site.peer.backend("getStepAttempt", params).await;
+    assert_eq!(up["workflowRunId"], *parent);
+
+    // What waits, and what a click can do about it.
+    let wait = &steps(&waits).await[1];
+    assert_eq!(
+        (&wait["kind"], &wait["context"]["signal"]),
+        (&json!("signal-wait"), &json!("s"))
+    );
+    site.peer
+        .backend("cancelWorkflowRun", json!({"workflowRunId": waits}))
+        .await;
+    assert_eq!(get(&waits).await["status"], "canceled");
+    let started = json!({
+        "workflowName": "echo", "version": null, "idempotencyKey": null, "config": {},
+        "context": null, "input": {"n": 2}, "parentStepAttemptNamespaceId": null,
+        "parentStepAttemptId": null, "availableAt": null, "deadlineAt": null,
+    });
+    let started = site.peer.backend("createWorkflowRun", started).await;
+    let output = site
+        .complete_by(By::Rust, started["id"].as_str().unwrap())
+        .await;
+    assert_eq!(output, json!({"by": "rust", "value": {"n": 2}}));
 }

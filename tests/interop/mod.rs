@@ -1,8 +1,9 @@
 //! Both languages on one database: the checks of `docs/interop.md`, against openworkflow from the npm
 //! registry. The test binary says which database (`crate::Db`).
 
+mod abandoned;
 mod children;
-mod leases;
+
 mod lists;
 mod load;
 mod migrations;
@@ -15,6 +16,7 @@ mod site;
 #[allow(dead_code, reason = "each test binary uses one of the databases")]
 pub(crate) mod sqlite;
 mod steps;
+mod traces;
 mod workflows;
 
 use std::future::Future;

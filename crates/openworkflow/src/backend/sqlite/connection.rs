@@ -94,9 +94,9 @@ impl Opener<'_> {
         }
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => {
-                return Err(self.unavailable("it is a folder; give the path of a file", None));
+                Err(self.unavailable("it is a folder; give the path of a file", None))
             }
-            Ok(_) => return Ok(()),
+            Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let folder = match path.parent() {
                     Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -113,9 +113,9 @@ impl Opener<'_> {
                     let problem = "the file does not exist, and creating it is switched off";
                     return Err(self.unavailable(problem, Some(error)));
                 }
-                return Ok(());
+                Ok(())
             }
-            Err(error) => return Err(self.refused(error)),
+            Err(error) => Err(self.refused(error)),
         }
     }
 
