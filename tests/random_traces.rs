@@ -95,7 +95,7 @@ fn check_rows(runs: &[(WorkflowRun, Vec<StepAttempt>)], spans: &[SpanData]) -> C
         match operation(span) {
             "workflow.start" => {}
             "workflow.execute" => {
-                *executions.entry(text(span, "workflow_run.id")).or_default() += 1
+                *executions.entry(text(span, "workflow_run.id")).or_default() += 1;
             }
             _ => of_attempt
                 .entry(text(span, "step_attempt.id"))

@@ -367,6 +367,11 @@ async fn a_heartbeat_notices_a_cancellation() {
     .await;
     let run = harness.start(&W, 1).await;
     gate.reached_by(1).await;
+    // After that, only the heartbeat looks.
+    wait_until("the step is recorded", || async {
+        !harness.steps(run.id()).await.is_empty()
+    })
+    .await;
     run.cancel().await.unwrap();
     // The gate stays closed.
     log.reached("dropped", 1).await;

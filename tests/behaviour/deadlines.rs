@@ -167,6 +167,10 @@ async fn the_next_heartbeat_notices_too() {
         .await
         .unwrap();
     gate.reached_by(1).await;
+    wait_until("the step is recorded", || async {
+        !harness.steps(run.id()).await.is_empty()
+    })
+    .await;
     harness.advance(MINUTE).await;
     assert_overdue(&harness.failure(&run).await);
     let reason = format!("dropped: {:?}", Some(Interruption::DeadlineExceeded));

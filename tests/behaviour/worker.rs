@@ -368,24 +368,31 @@ async fn work_of_the_same_process_is_picked_up_without_a_poll() {
     tokio::time::pause();
     // A blocking task keeps tokio from moving the time on by itself while everybody waits.
     let (done, never) = mpsc::channel::<()>();
-    let patience = tokio::task::spawn_blocking(move || {
+    let mut patience = tokio::task::spawn_blocking(move || {
         never.recv_timeout(Duration::from_secs(20)) == Err(mpsc::RecvTimeoutError::Timeout)
     });
     let run = harness.start(&PARENT, 4).await;
-    loop {
+    let signal_and_wait = async {
         // A signal that comes too early is dropped.
-        let received = harness.client.send_signal("go", &7).await.unwrap();
-        if !received.is_empty() || patience.is_finished() {
-            break;
+        while harness
+            .client
+            .send_signal("go", &7)
+            .await
+            .unwrap()
+            .is_empty()
+        {
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
-    }
-    let result = run.result().await;
+        run.result().await.unwrap()
+    };
+    let result = tokio::select! {
+        result = signal_and_wait => result,
+        _ = &mut patience => panic!("it would have taken a poll"),
+    };
     drop(done);
-    let ran_out = patience.await.unwrap();
+    assert!(!patience.await.unwrap());
     tokio::time::resume();
-    assert_eq!(result.unwrap(), 40 + 11);
-    assert!(!ran_out, "it took a poll");
+    assert_eq!(result, 40 + 11);
     // Once until the first child waits, and once after each.
     assert_eq!(harness.run(run.id()).await.attempts, 3);
 }

@@ -88,3 +88,13 @@ fn a_destination_in_code_gets_no_key_of_the_environment() {
     assert_eq!(text(&request["headers"], "authorization"), "Bearer key");
     assert!(request["headers"]["x-other-key"].is_null(), "{request}");
 }
+
+#[test]
+fn a_provider_of_the_application_is_not_replaced() {
+    let output = Command::new(env!("CARGO_BIN_EXE_export_probe"))
+        .arg("with a provider of its own")
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+}

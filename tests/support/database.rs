@@ -24,7 +24,7 @@ pub trait Database: Sized + Send + Sync + 'static {
     /// Opens the same database once more, as another process would.
     fn open(&self) -> impl Future<Output = Self::Store> + Send;
 
-    /// What [`store::worker`](crate::store::open) opens the database by, in another process.
+    /// What [`store::worker`](crate::store::worker) opens the database by, in another process.
     fn url(&self) -> String;
 
     /// The time by which rows are written.

@@ -78,7 +78,7 @@ async fn flaky(wf: &WorkflowContext, log: &File, value: u64) -> Result<u64> {
     let attempt = wf.attempt();
     let body = || async move {
         append(log, wf, "flaky")?;
-        if attempt % 2 == 0 {
+        if attempt.is_multiple_of(2) {
             return Err(Error::new("Flaky", "not this time"));
         }
         Ok(value)

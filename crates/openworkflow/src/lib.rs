@@ -90,3 +90,16 @@ pub use workflow_otel as otel;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The examples of the pages about export, compiled.
+#[cfg(all(doctest, feature = "otel-otlp", feature = "sqlite"))]
+mod export_pages {
+    #[doc = include_str!("../../../docs/exporting.md")]
+    struct Exporting;
+    #[doc = include_str!("../../../docs/backends/axiom.md")]
+    struct Axiom;
+    #[doc = include_str!("../../../docs/backends/grafana-cloud.md")]
+    struct GrafanaCloud;
+    #[doc = include_str!("../../../docs/backends/honeycomb.md")]
+    struct Honeycomb;
+}

@@ -39,6 +39,8 @@ fn check(subject: &str, text: &str) -> Result<()> {
             "{subject}, {beginning:?}…, has {} bytes; use at most {MAX_NAME_BYTES}",
             text.len()
         )
+    } else if text.contains('\0') {
+        format!("{subject} holds the character U+0000, which PostgreSQL cannot keep; leave it out")
     } else {
         return Ok(());
     };
@@ -96,6 +98,7 @@ mod tests {
     #[test]
     fn names_have_bounds() {
         assert!(validate("a step", "x").is_ok());
+        assert!(validate("a step", "x\0").is_err());
         assert!(
             validate("a step", "")
                 .unwrap_err()

@@ -7,12 +7,28 @@ use workflow_core::{Error, ErrorKind, Payload, Result};
 /// Writes `value` as JSON. `subject` begins the error's message.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, subject: &str) -> Result<Payload> {
     match serde_json::to_string(value) {
+        Ok(json) if holds_nul(&json) => Err(invalid(format!(
+            "{subject} holds the character U+0000, which PostgreSQL's JSON cannot keep; leave it out"
+        ))),
         Ok(json) => Ok(Payload::from_json(json)),
         Err(error) => Err(invalid(format!(
             "{subject} cannot be written as JSON: {}; mend its Serialize implementation",
             without_values(&error)
         ))),
     }
+}
+
+/// Whether a string in `json` holds U+0000, in the escaped form that serde_json gives it. Refused on
+/// every backend, so that a workflow does not begin to fail when it moves to another.
+fn holds_nul(json: &str) -> bool {
+    json.match_indices("\\u0000").any(|(at, _)| {
+        let backslashes = json[..at]
+            .bytes()
+            .rev()
+            .take_while(|byte| *byte == b'\\')
+            .count();
+        backslashes % 2 == 0
+    })
 }
 
 /// Reads JSON as a `T`. `subject` begins the error's message.
@@ -77,6 +93,18 @@ fn without_values(error: &serde_json::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_null_character_is_refused_and_its_name_is_not() {
+        assert!(
+            encode("a\0b", "the input")
+                .unwrap_err()
+                .message()
+                .contains("U+0000")
+        );
+        assert!(encode("\\\0", "the input").is_err());
+        assert!(encode("the text \\u0000", "the input").is_ok());
+    }
 
     #[test]
     fn errors_quote_no_values() {

@@ -21,6 +21,7 @@
 //!
 //! # Features
 //!
+//! - `http`: trace context in and out of HTTP requests, as tower layers.
 //! - `otlp`: [`init`] and [`otlp`], the set-up for applications that have no OpenTelemetry of their
 //!   own: export over gRPC and HTTP, sampling, hosted backends. Includes `tracing`.
 //! - `testing`: a kit to collect spans and compare them with an expected tree.
@@ -31,6 +32,8 @@ mod baggage;
 mod bridge;
 mod call;
 mod config;
+#[cfg(feature = "http")]
+pub mod http;
 mod interceptor;
 mod losses;
 mod names;

@@ -41,6 +41,37 @@ impl Propagation {
         }
     }
 
+    /// Writes `cx` into the headers of an outgoing request.
+    #[cfg(feature = "http")]
+    pub(crate) fn inject_headers(&self, cx: &Context, headers: &mut http::HeaderMap) {
+        let losses = LossCounters::default();
+        let entries = losses.contain(|| {
+            self.with(|propagator| {
+                let mut entries = Entries(Vec::new());
+                propagator.inject_context(cx, &mut entries);
+                entries.0
+            })
+        });
+        let mut headers = opentelemetry_http::HeaderInjector(headers);
+        for (key, value) in entries.unwrap_or_default() {
+            headers.set(&key, value);
+        }
+    }
+
+    /// The context that the headers of an incoming request describe.
+    #[cfg(feature = "http")]
+    pub(crate) fn extract_headers(&self, headers: &http::HeaderMap) -> Context {
+        let losses = LossCounters::default();
+        let extracted = losses.contain(|| {
+            let _clean = Context::new().attach();
+            self.with(|propagator| {
+                let headers = opentelemetry_http::HeaderExtractor(headers);
+                propagator.extract_with_context(&Context::new(), &headers)
+            })
+        });
+        usable_parent(extracted.unwrap_or_default())
+    }
+
     /// Writes `cx` into `carrier`, in place of what the propagator's fields held before.
     pub(crate) fn inject(
         &self,

@@ -6,9 +6,13 @@ use std::time::Duration;
 use openworkflow::otel::opentelemetry::trace::{TraceContextExt, Tracer};
 use openworkflow::otel::opentelemetry::{Context, global};
 use openworkflow::otel::otlp::{Destination, InitError, Telemetry};
+use openworkflow::otel::testing::SpanCollector;
 
 fn main() {
     let endpoint = std::env::args().nth(1).unwrap_or_default();
+    if endpoint == "with a provider of its own" {
+        return with_a_provider_of_its_own();
+    }
     let destination = Destination::axiom("traces", "key").endpoint(endpoint);
     let telemetry = Telemetry::builder()
         .destination(destination.clone())
@@ -30,4 +34,16 @@ fn main() {
     drop(tracer.start("afterwards"));
     let stats = futures::executor::block_on(telemetry.shutdown(Duration::from_secs(10)));
     assert_eq!(stats.unwrap().exported, 3);
+}
+
+/// `init` is an error there, and what was set stays.
+fn with_a_provider_of_its_own() {
+    let spans = SpanCollector::new();
+    global::set_tracer_provider(spans.provider());
+    let again = openworkflow::otel::init();
+    assert!(matches!(again, Err(InitError::AlreadyInstalled)));
+    assert!(!tracing::dispatcher::has_been_set());
+    drop(global::tracer("test").start("mine"));
+    // Nor has it been tried out with a span.
+    spans.tree().assert_eq("mine");
 }

@@ -56,7 +56,7 @@ impl World {
             Ok(_) | Err(0) => return,
             Err(_) => {}
         }
-        future::pending().await
+        future::pending::<()>().await;
     }
 
     /// Resolves when the process crashes.

@@ -114,6 +114,9 @@ struct ErrorJson<'a> {
 
 /// The JSON text of an error.
 pub(crate) fn encode_error(error: &Error) -> String {
+    // PostgreSQL's JSON cannot keep U+0000, and an error must be kept whatever it quotes.
+    let readable = |text: &str| text.replace('\0', "\u{fffd}");
+    let message = readable(error.message());
     // These three are compared, or shown, by name elsewhere; their shape is the protocol's.
     let json = match error.kind() {
         ErrorKind::StepLimitExceeded => serde_json::to_string(&serde_json::json!({
@@ -121,15 +124,15 @@ pub(crate) fn encode_error(error: &Error) -> String {
             "name": "StepLimitExceededError",
             "limit": STEP_LIMIT,
             "stepCount": STEP_LIMIT,
-            "message": error.message(),
+            "message": message,
         })),
         ErrorKind::DeadlineExceeded | ErrorKind::NotRegistered => {
-            serde_json::to_string(&serde_json::json!({ "message": error.message() }))
+            serde_json::to_string(&serde_json::json!({ "message": message }))
         }
         _ => serde_json::to_string(&ErrorJson {
-            name: error.name(),
-            message: error.message(),
-            stack: error.stack(),
+            name: &readable(error.name()),
+            message: &message,
+            stack: error.stack().map(readable).as_deref(),
         }),
     };
     json.unwrap_or_else(|_| r#"{"message":"the error could not be written as JSON"}"#.to_owned())

@@ -214,11 +214,10 @@ impl Queue {
                 let _ = reply.send(result);
             }),
         );
-        // A thread that is gone has stopped already.
         if self.commands.send(stop).is_err() {
-            return Ok(self.stats());
+            return self.stopped_before();
         }
-        done.await.unwrap_or_else(|_| Ok(self.stats()))
+        done.await.unwrap_or_else(|_| self.stopped_before())
     }
 
     /// The same, blocking the thread.
@@ -231,9 +230,22 @@ impl Queue {
             }),
         );
         if self.commands.send(stop).is_err() {
-            return Ok(self.stats());
+            return self.stopped_before();
         }
-        done.recv().unwrap_or_else(|_| Ok(self.stats()))
+        done.recv().unwrap_or_else(|_| self.stopped_before())
+    }
+
+    /// The thread is gone already.
+    fn stopped_before(&self) -> Stopped {
+        let stats = self.stats();
+        if stats.queued == 0 {
+            return Ok(stats);
+        }
+        Err(ShutdownError {
+            spans: stats.queued,
+            reason: "the export thread has ended".to_owned(),
+            stats,
+        })
     }
 
     /// `future`, unless it takes longer than `limit`. Timed by the export thread, as the caller may
@@ -474,6 +486,7 @@ impl Sender {
                         last_attempts += u32::from(asked.is_none());
                         let out_of_time = self.inbox.stop_by.is_some_and(|by| by <= Instant::now());
                         if out_of_time || last_attempts >= LAST_ATTEMPTS {
+                            self.reporter.note(reason.clone());
                             self.hopeless = Some(reason);
                             continue;
                         }

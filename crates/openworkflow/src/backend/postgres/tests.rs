@@ -12,7 +12,7 @@ use workflow_core::Payload;
 
 use super::{Postgres, news};
 use crate::backend::{
-    Backend, Claim, ExecutionEnd, NewRun, NewSignal, NewStepAttempt, Owner, StepAttemptKind,
+    Backend, Claim, ExecutionEnd, NewRun, NewSignal, NewStepAttempt, Owner, StepAttemptKind, codec,
 };
 
 const NS: &str = "default";
@@ -108,8 +108,8 @@ async fn another_process_hears_of_new_work() {
 #[tokio::test]
 async fn another_process_hears_when_work_becomes_due() {
     let pair = Pair::new().await;
-    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(4_000_000_000_123);
-    let work = pair.hearer.wakeups().work();
+    let at = codec::whole_millis(SystemTime::now() + HOUR / 2);
+    let work = pair.hearer.wakeups().due_changed();
     let mut run = NewRun::new(NS, "r", "order", Payload::NULL);
     run.available_at = Some(at);
     pair.teller.create_run(run).await.unwrap();

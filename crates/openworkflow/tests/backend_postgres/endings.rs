@@ -1,0 +1,115 @@
+//! How executions end.
+
+use super::*;
+
+#[tokio::test]
+async fn completion_keeps_the_worker_and_clears_the_error() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("r", "w").await;
+    f.sql(r#"UPDATE {schema}.workflow_runs SET error = '{"message":"earlier"}'"#)
+        .await;
+    f.end(&owner, complete(r#"{"ok":true}"#)).await;
+    let row = f.run("r").await;
+    assert_eq!(row["status"], "completed");
+    assert_eq!(row["output"], json!({"ok": true}));
+    assert_eq!(
+        (&row["error"], &row["available_at"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(row["worker_id"], "w");
+    assert_ne!(row["started_at"], Value::Null);
+    assert_ne!(row["finished_at"], Value::Null);
+}
+
+#[tokio::test]
+async fn failure_clears_the_worker_and_the_start() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("r", "w").await;
+    f.end(&owner, fail()).await;
+    let row = f.run("r").await;
+    assert_eq!(row["status"], "failed");
+    assert_eq!(row["error"], json!({"name": "Error", "message": "boom"}));
+    for column in ["worker_id", "available_at", "started_at", "output"] {
+        assert_eq!(row[column], Value::Null, "{column}");
+    }
+    assert_ne!(row["finished_at"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_retry_makes_the_run_pending_again() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("r", "w").await;
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(4_000_000_000_123);
+    let retry = ExecutionEnd::Retry {
+        error: ERROR.to_owned(),
+        at,
+        waits: Vec::new(),
+    };
+    f.end(&owner, retry).await;
+    let row = f.run("r").await;
+    assert_eq!(row["status"], "pending");
+    assert_eq!(row["error"], json!({"name": "Error", "message": "boom"}));
+    assert_eq!(row["attempts"], 1);
+    for column in ["worker_id", "started_at", "finished_at"] {
+        assert_eq!(row[column], Value::Null, "{column}");
+    }
+    let run = f.backend.get_run(NS, "r").await.unwrap().unwrap();
+    assert_eq!(run.available_at, Some(at));
+    assert_eq!(run.error.unwrap().message, "boom");
+}
+
+#[tokio::test]
+async fn a_parked_run_runs_without_a_worker_until_its_time() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("r", "w").await;
+    f.end(&owner, park(HOUR, &[])).await;
+    let row = f.run("r").await;
+    assert_eq!(
+        (&row["status"], &row["worker_id"]),
+        (&json!("running"), &Value::Null)
+    );
+    assert_ne!(row["started_at"], Value::Null);
+    assert!(
+        f.holds("r", "available_at > now() + interval '59 min'")
+            .await
+    );
+    // As far away as anybody may ask.
+    let owner = f.claimed("far", "w").await;
+    f.end(&owner, park(Duration::from_secs(1 << 40), &[])).await;
+    assert!(f.holds("far", "available_at > '9999-01-01'").await);
+}
+
+#[tokio::test]
+async fn a_run_can_be_canceled_until_it_has_ended() {
+    let f = Fixture::new().await;
+    let cancel = async |id| f.backend.cancel_run(NS, id).await.unwrap();
+    f.create("pending").await;
+    assert!(matches!(cancel("pending").await, Cancellation::Canceled));
+    f.claimed("running", "w").await;
+    f.sql(r#"UPDATE {schema}.workflow_runs SET error = '{"message":"x"}' WHERE id = 'running'"#)
+        .await;
+    assert!(matches!(cancel("running").await, Cancellation::Canceled));
+    assert!(matches!(cancel("running").await, Cancellation::Canceled));
+    let row = f.run("running").await;
+    assert_eq!(row["status"], "canceled");
+    assert_eq!(row["error"], json!({"message": "x"}));
+    assert_eq!(
+        (&row["worker_id"], &row["available_at"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_ne!(
+        (&row["started_at"], &row["finished_at"]),
+        (&Value::Null, &Value::Null)
+    );
+    let owner = f.claimed("done", "w").await;
+    f.end(&owner, complete("1")).await;
+    assert!(matches!(
+        cancel("done").await,
+        Cancellation::AlreadyEnded(RunStatus::Completed)
+    ));
+    assert!(matches!(cancel("missing").await, Cancellation::NotFound));
+    f.create("old").await;
+    f.sql("UPDATE {schema}.workflow_runs SET status = 'sleeping' WHERE id = 'old'")
+        .await;
+    assert!(matches!(cancel("old").await, Cancellation::Canceled));
+}

@@ -1,0 +1,82 @@
+//! What a worker that does not own a run may not do.
+
+use super::*;
+
+#[tokio::test]
+async fn a_former_owner_writes_nothing() {
+    let f = Fixture::new().await;
+    let former = f.claimed("r", "former").await;
+    f.begin(&former, function("s")).await;
+    f.sql("UPDATE {schema}.workflow_runs SET available_at = now()")
+        .await;
+    f.claim(&["owner"]).await;
+    refuses_every_write(&f, &former, Interruption::LeaseLost).await;
+    // The new owner may finish what the former one began.
+    let owner = Owner::new(NS, "r", "owner");
+    f.backend.end_step(&owner, done("s", "1")).await.unwrap();
+    assert_eq!(f.step("s").await["status"], "completed");
+}
+
+#[tokio::test]
+async fn nobody_writes_to_a_canceled_run() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("r", "w").await;
+    f.backend.cancel_run(NS, "r").await.unwrap();
+    refuses_every_write(&f, &owner, Interruption::Canceled).await;
+}
+
+#[tokio::test]
+async fn nobody_writes_to_a_finished_or_parked_run() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("done", "w").await;
+    f.end(&owner, complete("1")).await;
+    refuses_every_write(&f, &owner, Interruption::LeaseLost).await;
+    let owner = f.claimed("parked", "w").await;
+    f.end(&owner, park(HOUR, &[])).await;
+    refuses_every_write(&f, &owner, Interruption::LeaseLost).await;
+    let nowhere = Owner::new(NS, "missing", "w");
+    refuses_every_write(&f, &nowhere, Interruption::LeaseLost).await;
+}
+
+async fn refuses_every_write(f: &Fixture, owner: &Owner, reason: Interruption) {
+    let before = f.everything().await;
+    let b = &f.backend;
+    assert_lost(b.extend_lease(owner, LEASE).await, reason);
+    assert_lost(b.begin_step(owner, function("new")).await, reason);
+    assert_lost(b.end_step(owner, done("new", "1")).await, reason);
+    assert_lost(b.end_step(owner, failed("s")).await, reason);
+    let wait = step("new", "child", StepAttemptKind::Workflow);
+    let child = NewRun::new(NS, "new-child", "part", Payload::NULL);
+    let begun = b.begin_child(owner, wait, child).await;
+    assert_lost(begun.map(|_| ()), reason);
+    let retry = |waits: &[&str]| ExecutionEnd::Retry {
+        error: ERROR.to_owned(),
+        at: SystemTime::now(),
+        waits: waits.iter().map(|id| Arc::from(*id)).collect(),
+    };
+    for end in [
+        complete("1"),
+        fail(),
+        retry(&[]),
+        retry(&["s"]),
+        park(HOUR, &[]),
+        park(HOUR, &["s"]),
+    ] {
+        assert_lost(b.end_execution(owner, end).await, reason);
+    }
+    let mut sent = signal("anything", "1");
+    sent.sender = Some(owner.clone());
+    assert_lost(b.send_signal(sent).await.map(|_| ()), reason);
+    assert_eq!(f.everything().await, before);
+}
+
+#[tokio::test]
+async fn a_heartbeat_extends_the_lease() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("r", "w").await;
+    f.backend.extend_lease(&owner, HOUR).await.unwrap();
+    let extended = "available_at BETWEEN now() + interval '59 min' AND now() + interval '1 h'";
+    assert!(f.holds("r", extended).await);
+    // Absurd leases do not overflow anything.
+    f.backend.extend_lease(&owner, Duration::MAX).await.unwrap();
+}
