@@ -19,7 +19,7 @@ use std::time::Duration;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use openworkflow::backend::RunStatus;
@@ -170,13 +170,13 @@ async fn take(
     State(shop): State<Shop>,
     headers: HeaderMap,
     Json(item): Json<String>,
-) -> Result<(StatusCode, String), (StatusCode, String)> {
+) -> Result<(StatusCode, String), Refusal> {
     let mut start = shop.client.start(&TAKE_ORDER, &item);
     // A customer who sends the order twice gets the same run.
     if let Some(Ok(key)) = headers.get("idempotency-key").map(|key| key.to_str()) {
         start = start.idempotency_key(key);
     }
-    let run = start.await.map_err(answer)?;
+    let run = start.await?;
     Ok((StatusCode::ACCEPTED, run.id().to_owned()))
 }
 
@@ -184,8 +184,8 @@ async fn take(
 async fn look(
     State(shop): State<Shop>,
     Path(run): Path<String>,
-) -> Result<(StatusCode, String), (StatusCode, String)> {
-    let run = shop.client.describe(&run).await.map_err(answer)?;
+) -> Result<(StatusCode, String), Refusal> {
+    let run = shop.client.describe(&run).await?;
     let status = match run.status {
         RunStatus::Completed => StatusCode::OK,
         RunStatus::Failed | RunStatus::Canceled => StatusCode::GONE,
@@ -194,13 +194,24 @@ async fn look(
     Ok((status, run.output.expose().to_owned()))
 }
 
-fn answer(error: ClientError) -> (StatusCode, String) {
-    let status = match error {
-        ClientError::RunNotFound { .. } => StatusCode::NOT_FOUND,
-        ClientError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    (status, error.to_string())
+/// Why a request was not answered as hoped.
+struct Refusal(ClientError);
+
+impl From<ClientError> for Refusal {
+    fn from(error: ClientError) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self.0 {
+            ClientError::RunNotFound { .. } => StatusCode::NOT_FOUND,
+            ClientError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        (status, self.0.to_string()).into_response()
+    }
 }
 
 fn with_workflow(worker: WorkerBuilder, reservations: String) -> WorkerBuilder {

@@ -86,12 +86,9 @@ async fn lead(url: Option<String>) -> Result<(), Box<dyn Error>> {
         fleet.ids()
     );
 
-    // As soon as every process has a page behind it, one of them dies.
-    let victim = fleet.ids()[0];
-    while pages_of(&client, victim).await? < 4 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    fleet.kill_first()?;
+    // The first process that is in the middle of something dies.
+    let victim = busy_process(&client).await?;
+    fleet.kill(victim)?;
     let killed = Instant::now();
     println!("process {victim} was killed; its runs are taken over when its lease ends");
 
@@ -110,23 +107,23 @@ async fn lead(url: Option<String>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// How many pages a process has printed so far.
-async fn pages_of(client: &Client, process: u32) -> Result<usize, Box<dyn Error>> {
-    let mut pages: BTreeMap<u32, usize> = BTreeMap::new();
-    for run in client
-        .list_runs()
-        .workflow("print")
-        .status("running")
-        .await?
-        .items
-    {
-        for step in client.list_steps(&run.id).await?.items {
-            if let Ok(printed_by) = step.output.expose().parse() {
-                *pages.entry(printed_by).or_default() += 1;
+/// Waits until a process has printed some pages of the books that are not finished.
+async fn busy_process(client: &Client) -> Result<u32, Box<dyn Error>> {
+    loop {
+        let mut pages: BTreeMap<u32, u32> = BTreeMap::new();
+        let runs = client.list_runs().workflow("print").status("running");
+        for run in runs.await?.items {
+            for step in client.list_steps(&run.id).await?.items {
+                if let Ok(printed_by) = step.output.expose().parse() {
+                    *pages.entry(printed_by).or_default() += 1;
+                }
             }
         }
+        if let Some((process, _)) = pages.into_iter().find(|(_, pages)| *pages >= 4) {
+            return Ok(process);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(pages.get(&process).copied().unwrap_or(0))
 }
 
 /// The worker processes. They end with this one.
@@ -147,11 +144,12 @@ impl Fleet {
         self.0.iter().map(Child::id).collect()
     }
 
-    /// Ends the first process as a power failure does.
-    fn kill_first(&mut self) -> std::io::Result<()> {
-        let mut first = self.0.remove(0);
-        first.kill()?;
-        first.wait()?;
+    /// Ends a process as a power failure does.
+    fn kill(&mut self, id: u32) -> std::io::Result<()> {
+        for worker in self.0.iter_mut().filter(|worker| worker.id() == id) {
+            worker.kill()?;
+            worker.wait()?;
+        }
         Ok(())
     }
 }

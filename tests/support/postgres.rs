@@ -66,7 +66,7 @@ pub(crate) async fn connect(server: &str, schema: &str) -> Postgres {
 }
 
 /// A connection that sees a schema's tables.
-async fn session(schema: &str) -> tokio_postgres::Client {
+pub(crate) async fn session(schema: &str) -> tokio_postgres::Client {
     let session = postgres_server::client().await;
     let settings = format!("SET search_path TO {schema}; SET TIME ZONE 'UTC'");
     let done = session.batch_execute(&settings).await;
@@ -133,7 +133,7 @@ impl fmt::Debug for PostgresDatabase {
 }
 
 /// Moves every time in the tables into the past, which is to the rows as if time had passed.
-async fn shift(session: &tokio_postgres::Client, by: Duration) {
+pub(crate) async fn shift(session: &tokio_postgres::Client, by: Duration) {
     let by = format!("interval '{} seconds'", by.as_secs_f64());
     let columns = |names: &[&str]| {
         let moved: Vec<_> = names.iter().map(|c| format!("{c} = {c} - {by}")).collect();
