@@ -126,6 +126,23 @@ async fn a_database_that_is_read_only_says_so() {
     assert_eq!(fs::read(&db.path).unwrap(), before);
 }
 
+/// SQLite's locks are those of a process, and gone once it closes the file in any way. Another
+/// process, such as a command line of an older SQLite, then believes to be the last that closes the
+/// file, and deletes a write-ahead log that is in use.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_that_is_opened_twice_stays_locked() {
+    let db = Db::new().await;
+    let file = format!(":{} ", fs::metadata(&db.path).unwrap().ino());
+    let is_locked = || {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|lock| lock.contains(&file))
+    };
+    assert!(is_locked());
+    let _again = Sqlite::open(&db.path).await.unwrap();
+    assert!(is_locked());
+}
+
 /// Another process that holds the write lock while this lives.
 struct Lock(Child);
 

@@ -29,6 +29,7 @@ mod database;
 pub mod fleet;
 mod harness;
 pub mod killable;
+pub mod npm;
 mod postgres;
 #[path = "../../crates/openworkflow/tests/support/postgres.rs"]
 pub mod postgres_server;

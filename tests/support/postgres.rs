@@ -27,6 +27,17 @@ impl PostgresDatabase {
         &self.schema
     }
 
+    /// Opens a schema of this name, and makes its tables where nobody did.
+    pub async fn create_in(schema: &str) -> Self {
+        let store = connect(&postgres_server::url(), schema).await;
+        let session = Mutex::new(Arc::new(session(schema).await));
+        Self {
+            store,
+            schema: schema.to_owned(),
+            session,
+        }
+    }
+
     /// Opens the backend by another way to the same server, such as a proxy.
     ///
     /// # Panics
@@ -70,14 +81,7 @@ impl Database for PostgresDatabase {
     const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
     async fn create() -> Self {
-        let schema = postgres_server::schema();
-        let store = connect(&postgres_server::url(), &schema).await;
-        let session = Mutex::new(Arc::new(session(&schema).await));
-        Self {
-            store,
-            schema,
-            session,
-        }
+        Self::create_in(&postgres_server::schema()).await
     }
 
     fn store(&self) -> Postgres {

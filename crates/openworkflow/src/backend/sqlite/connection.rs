@@ -94,9 +94,9 @@ impl Opener<'_> {
         }
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => {
-                return Err(self.unavailable("it is a folder; give the path of a file", None));
+                Err(self.unavailable("it is a folder; give the path of a file", None))
             }
-            Ok(_) => {}
+            Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let folder = match path.parent() {
                     Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -113,17 +113,23 @@ impl Opener<'_> {
                     let problem = "the file does not exist, and creating it is switched off";
                     return Err(self.unavailable(problem, Some(error)));
                 }
-                return Ok(());
-            }
-            Err(error) => return Err(self.refused(error)),
-        }
-        // SQLite would quietly open it for reading only.
-        match fs::OpenOptions::new().read(true).write(true).open(path) {
-            Ok(_) => Ok(()),
-            Err(error) if fs::File::open(path).is_ok() && is_refusal(&error) => {
-                Err(self.read_only())
+                Ok(())
             }
             Err(error) => Err(self.refused(error)),
+        }
+    }
+
+    /// Why a file that is there cannot be opened. Only asked once SQLite has failed: a file that is
+    /// opened and closed by other means loses the locks that this process's connections to it hold,
+    /// and another process that believes to be alone then deletes the write-ahead log.
+    fn cannot_open(&self, path: &Path) -> BackendError {
+        match fs::File::open(path) {
+            Ok(file) => {
+                std::mem::forget(file);
+                // So it is what SQLite keeps beside it.
+                self.read_only()
+            }
+            Err(error) => self.refused(error),
         }
     }
 
@@ -146,7 +152,15 @@ impl Opener<'_> {
         if self.settings.create_if_missing {
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
         }
-        Connection::open_with_flags(path, flags).map_err(|error| self.explain(error))
+        let conn = Connection::open_with_flags(path, flags).map_err(|error| self.explain(error))?;
+        // SQLite quietly opens for reading only what it may not write.
+        if conn
+            .is_readonly("main")
+            .map_err(|error| self.explain(error))?
+        {
+            return Err(self.read_only());
+        }
+        Ok(conn)
     }
 
     fn set_up(&self, conn: &Connection) -> BackendResult<()> {
@@ -230,11 +244,10 @@ impl Opener<'_> {
             Some(ErrorCode::DatabaseCorrupt) => {
                 "the database is damaged; restore it from a backup".to_owned()
             }
-            // The file itself was found to be writable, so it is what SQLite keeps beside it.
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied)
-                if self.path.is_some_and(Path::exists) =>
+                if let Some(path) = self.path.filter(|path| path.exists()) =>
             {
-                return self.read_only();
+                return self.cannot_open(path);
             }
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
                 "the file cannot be created; check the permissions of its folder".to_owned()
@@ -264,11 +277,4 @@ impl Opener<'_> {
             source: source.map(Into::into),
         }
     }
-}
-
-fn is_refusal(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-    )
 }
