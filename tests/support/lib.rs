@@ -12,7 +12,9 @@
 //! ```
 //!
 //! To add a backend, implement [`Database`] for it in a file beside `sqlite.rs`, add its URL to
-//! [`store::worker`], and add such a binary. What the trait asks for:
+//! [`store::worker`], and add such a binary. The golden traces (`tests/golden_traces/`) need a store
+//! only, and random workflows (`tests/random_workflows/`) an implementation of
+//! [`random::Database`]. What the trait asks for:
 //!
 //! - A **fresh** database (or schema) each time, so that tests can run side by side.
 //! - **Time that can be made to pass.** SQLite goes by a manual [`Clock`](openworkflow::Clock) that
