@@ -9,7 +9,9 @@ use openworkflow::otel::OtelInterceptor;
 use openworkflow::otel::opentelemetry::trace::SpanId;
 use openworkflow::otel::opentelemetry_sdk::trace::SpanData;
 use openworkflow::otel::testing::SpanCollector;
-use openworkflow_tests::random::{Outcome, Program, Setup, SqliteFile, config, drive, programs};
+use openworkflow_tests::random::{
+    Database, Outcome, Program, Setup, SqliteFile, config, drive, programs,
+};
 use proptest::prelude::*;
 
 type Checked = Result<(), TestCaseError>;
@@ -30,7 +32,7 @@ async fn traced(
         worker: &|worker| worker.interceptor(otel.clone()),
         client: &|client| client.interceptor(otel.clone()),
     };
-    let outcome = drive(&SqliteFile::new(), program, &setup).await;
+    let outcome = drive(&SqliteFile::create().await, program, &setup).await;
     assert_eq!(
         otel.losses(),
         Default::default(),
@@ -162,7 +164,7 @@ async fn check_undisturbed(program: Program, concurrency: usize) -> Checked {
         concurrency,
         ..Setup::default()
     };
-    let untraced = drive(&SqliteFile::new(), &program, &untraced).await;
+    let untraced = drive(&SqliteFile::create().await, &program, &untraced).await;
     let (outcome, spans) = traced(&program, concurrency, &[]).await;
     prop_assert_eq!(&outcome.violations, &Vec::<String>::new());
     prop_assert_eq!(&outcome.result, &untraced.result);

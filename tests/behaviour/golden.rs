@@ -259,12 +259,12 @@ async fn process_order_leaves_the_rows_of_the_walk_through() {
     assert_eq!(
         harness.step_summary(id).await,
         [
-            "fulfill-shipment workflow completed",
-            "validate-order function completed",
             "confirmed:4711 signal-wait completed",
             "cooldown sleep completed",
+            "fulfill-shipment workflow completed",
             "notify-customer function failed",
             "notify-customer function completed",
+            "validate-order function completed",
         ]
     );
     for step in harness.steps(id).await {

@@ -14,7 +14,7 @@ mod panics;
 mod parallel;
 mod process;
 mod retries;
-mod runtimes;
+pub(crate) mod runtimes;
 mod signals;
 mod steps;
 mod worker;

@@ -5,7 +5,7 @@ use openworkflow_tests::{Database, wait_until};
 
 use super::{Harness, MINUTE};
 
-async fn process_an_order() {
+pub(crate) async fn process_an_order() {
     let mut harness = Harness::new(|worker| {
         worker
             .workflow(process_order(MINUTE))
@@ -42,14 +42,6 @@ fn multi_thread() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(3)
         .enable_all()
-        .build();
-    runtime.unwrap().block_on(process_an_order());
-}
-
-#[test]
-fn a_runtime_without_io() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
         .build();
     runtime.unwrap().block_on(process_an_order());
 }

@@ -186,22 +186,22 @@ async fn a_sleep_takes_durations_texts_and_instants() {
     let mut harness = harness;
     harness.start_worker(|worker| {
         worker.workflow(UNIT.implement(move |wf, ()| async move {
+            wf.sleep("an-instant", instant).await?;
             wf.sleep("a-duration", HOUR).await?;
             wf.sleep("a-text", "1.5 hours").await?;
-            wf.sleep("an-instant", instant).await?;
             wf.sleep("the-past", SystemTime::UNIX_EPOCH).await
         }))
     });
     let run = harness.start(&UNIT, ()).await;
     let row = harness.parked(run.id(), 1).await;
+    harness.assert_after_now(row.available_at, 3 * DAY);
+    harness.advance(3 * DAY).await;
+    let row = harness.parked(run.id(), 2).await;
     harness.assert_after_now(row.available_at, HOUR);
     harness.advance(HOUR).await;
-    let row = harness.parked(run.id(), 2).await;
+    let row = harness.parked(run.id(), 3).await;
     harness.assert_after_now(row.available_at, HOUR * 3 / 2);
     harness.advance(HOUR * 3 / 2).await;
-    let row = harness.parked(run.id(), 3).await;
-    harness.assert_after_now(row.available_at, 3 * DAY - HOUR * 5 / 2);
-    harness.advance(3 * DAY).await;
     harness.output(&run).await;
     assert_eq!(harness.run(run.id()).await.attempts, 5);
 }

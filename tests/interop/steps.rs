@@ -42,9 +42,9 @@ async fn a_run_suspended_in_one_language_resumes_in_the_other(sdk: Sdk) {
         assert_eq!(
             site.step_summary(&run).await,
             [
+                "after function completed",
                 "before function completed",
-                "go signal-wait completed",
-                "after function completed"
+                "go signal-wait completed"
             ]
         );
         assert_eq!(site.db.run(&run).await.attempts, 2);

@@ -130,29 +130,34 @@ fn check(receiver: &Receiver, endpoint: &str, protocol: &str, direct: bool) {
 }
 
 #[test]
-fn arrives_over_http() {
-    let receiver = Receiver::start();
-    check(&receiver, &receiver.http(), "http/protobuf", true);
+fn arrives() {
+    // Side by side: an order takes three seconds, most of it asleep.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let receiver = Receiver::start();
+            check(&receiver, &receiver.http(), "http/protobuf", true);
+        });
+        scope.spawn(|| {
+            let receiver = Receiver::start();
+            check(&receiver, &receiver.grpc(), "grpc", true);
+        });
+    });
 }
 
 #[test]
-fn arrives_over_grpc() {
-    let receiver = Receiver::start();
-    check(&receiver, &receiver.grpc(), "grpc", true);
-}
-
-#[test]
-fn goes_through_a_collector_over_http() {
-    let receiver = Receiver::start();
-    let rotel = Rotel::start(&receiver);
-    check(&receiver, &rotel.http, "http/protobuf", false);
-}
-
-#[test]
-fn goes_through_a_collector_over_grpc() {
-    let receiver = Receiver::start();
-    let rotel = Rotel::start(&receiver);
-    check(&receiver, &rotel.grpc, "grpc", false);
+fn goes_through_a_collector() {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let receiver = Receiver::start();
+            let rotel = Rotel::start(&receiver);
+            check(&receiver, &rotel.http, "http/protobuf", false);
+        });
+        scope.spawn(|| {
+            let receiver = Receiver::start();
+            let rotel = Rotel::start(&receiver);
+            check(&receiver, &rotel.grpc, "grpc", false);
+        });
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openworkflow::otel::opentelemetry::trace::{Tracer, TracerProvider};
 use openworkflow::otel::otlp::{Protocol, Telemetry};
@@ -28,6 +28,7 @@ fn traced_worker(signal: &str, endpoint: &str, protocol: &str, ready: impl Fn())
         .status()
         .unwrap();
     assert!(sent.success());
+    let start = Instant::now();
     let mut output = [String::new(), String::new()];
     worker
         .stdout
@@ -42,6 +43,11 @@ fn traced_worker(signal: &str, endpoint: &str, protocol: &str, ready: impl Fn())
         .read_to_string(&mut output[1])
         .unwrap();
     worker.wait().unwrap();
+    // However long the receiver has been away.
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "it takes long to end"
+    );
     output
 }
 

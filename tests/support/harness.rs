@@ -151,9 +151,10 @@ impl<D: Database> Harness<D> {
         .await
     }
 
-    /// `name kind status` of the run's step attempts.
+    /// `name kind status` of the run's step attempts: by name, then the oldest first.
     pub async fn step_summary(&self, run_id: &str) -> Vec<String> {
-        let steps = self.db.steps(run_id).await;
+        let mut steps = self.db.steps(run_id).await;
+        steps.sort_by(|one, other| one.name.cmp(&other.name));
         steps.iter().map(crate::StepRow::summary).collect()
     }
 }

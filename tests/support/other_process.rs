@@ -1,12 +1,13 @@
 //! A process beside the tests: it works until it is killed, holds a lock, or tries to open a database.
 //!
-//! `other_process work DATABASE LOG`, `other_process lock DATABASE` (until its standard input ends), or
-//! `other_process open DATABASE`.
+//! `other_process work DATABASE LOG`, `other_process fleet URL FOLDER LEASE` (in milliseconds),
+//! `other_process lock DATABASE` (until its standard input ends), or `other_process open DATABASE`.
 
 use std::io::Read as _;
+use std::time::Duration;
 
 use openworkflow::Sqlite;
-use openworkflow_tests::killable;
+use openworkflow_tests::{fleet, killable};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,6 +17,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["work", database, log] => {
             let worker = killable::worker(Sqlite::open(database).await?, log)?;
             worker.run().await?;
+        }
+        ["fleet", url, folder, lease] => {
+            let worker = openworkflow_tests::store::worker(url).await;
+            let worker = fleet::register(worker, folder.as_ref())?
+                .lease(Duration::from_millis(lease.parse()?))
+                .concurrency(16)
+                .build()?;
+            worker.run().await?;
+            println!("stopped");
         }
         ["lock", database] => {
             let conn = rusqlite::Connection::open(database)?;

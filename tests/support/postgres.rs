@@ -1,10 +1,12 @@
 //! PostgreSQL under test: a schema of its own on a server that the process's tests share.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use openworkflow::Postgres;
 use openworkflow::backend::Backend;
+use tokio::sync::Mutex;
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::Database;
@@ -15,7 +17,7 @@ pub struct PostgresDatabase {
     store: Postgres,
     schema: String,
     /// For looking at rows, past the library.
-    session: tokio_postgres::Client,
+    session: Mutex<Arc<tokio_postgres::Client>>,
 }
 
 impl PostgresDatabase {
@@ -28,12 +30,7 @@ impl PostgresDatabase {
     /// Opens a schema of this name, and makes its tables where nobody did.
     pub async fn create_in(schema: &str) -> Self {
         let store = connect(&postgres_server::url(), schema).await;
-        let session = postgres_server::client().await;
-        let settings = format!("SET search_path TO {schema}; SET TIME ZONE 'UTC'");
-        session
-            .batch_execute(&settings)
-            .await
-            .expect("settings fit");
+        let session = Mutex::new(Arc::new(session(schema).await));
         Self {
             store,
             schema: schema.to_owned(),
@@ -49,6 +46,15 @@ impl PostgresDatabase {
     pub async fn open_at(&self, server: &str) -> Postgres {
         connect(server, &self.schema).await
     }
+
+    /// A connection, made anew where the runtime that the last one lived in is gone.
+    async fn session(&self) -> Arc<tokio_postgres::Client> {
+        let mut current = self.session.lock().await;
+        if current.is_closed() {
+            *current = Arc::new(session(&self.schema).await);
+        }
+        Arc::clone(&current)
+    }
 }
 
 /// Opens a schema on a server; the sessions are named after it.
@@ -57,6 +63,15 @@ pub(crate) async fn connect(server: &str, schema: &str) -> Postgres {
     // Suites run their tests side by side, and the server has a limit.
     let options = options.application_name(schema).pool_size(4);
     options.connect().await.expect("the schema opens")
+}
+
+/// A connection that sees a schema's tables.
+pub(crate) async fn session(schema: &str) -> tokio_postgres::Client {
+    let session = postgres_server::client().await;
+    let settings = format!("SET search_path TO {schema}; SET TIME ZONE 'UTC'");
+    let done = session.batch_execute(&settings).await;
+    done.expect("the settings fit");
+    session
 }
 
 impl Database for PostgresDatabase {
@@ -87,14 +102,14 @@ impl Database for PostgresDatabase {
     }
 
     async fn advance(&self, by: Duration) {
-        shift(&self.session, by).await;
+        shift(&*self.session().await, by).await;
         let now = SystemTime::now();
         self.store.wakeups().work_due(now, now);
     }
 
     async fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
         // The simple protocol gives every value as text.
-        let messages = self.session.simple_query(sql).await;
+        let messages = self.session().await.simple_query(sql).await;
         let messages = messages.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         let rows = messages.iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
@@ -106,7 +121,7 @@ impl Database for PostgresDatabase {
     }
 
     async fn execute(&self, sql: &str) {
-        let done = self.session.batch_execute(sql).await;
+        let done = self.session().await.batch_execute(sql).await;
         done.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 }
@@ -118,7 +133,7 @@ impl fmt::Debug for PostgresDatabase {
 }
 
 /// Moves every time in the tables into the past, which is to the rows as if time had passed.
-async fn shift(session: &tokio_postgres::Client, by: Duration) {
+pub(crate) async fn shift(session: &tokio_postgres::Client, by: Duration) {
     let by = format!("interval '{} seconds'", by.as_secs_f64());
     let columns = |names: &[&str]| {
         let moved: Vec<_> = names.iter().map(|c| format!("{c} = {c} - {by}")).collect();

@@ -91,6 +91,11 @@ pub use workflow_otel as otel;
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+/// The example of the page about PostgreSQL, compiled.
+#[cfg(all(doctest, feature = "postgres"))]
+#[doc = include_str!("../../../docs/postgres.md")]
+struct PostgresPage;
+
 /// The examples of the pages about export, compiled.
 #[cfg(all(doctest, feature = "otel-otlp", feature = "sqlite"))]
 mod export_pages {

@@ -351,7 +351,7 @@ async fn encryption_is_as_strict_as_asked_for() {
         let path = server.dir.join("data").join(file);
         let text = text.replace('\n', "\\n");
         let sql = format!(
-            "COPY (SELECT 1) TO PROGRAM $$umask 077; printf '%b' '{text}' > {}$$",
+            "COPY (SELECT 1) TO PROGRAM $$cat > /dev/null; umask 077; printf '%b' '{text}' > {}$$",
             path.display()
         );
         admin.batch_execute(&sql).await.unwrap();

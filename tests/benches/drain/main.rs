@@ -75,9 +75,10 @@ fn measure<T: Target>(
                 T::NAME,
                 options.repetitions
             );
-            let bare = target.bare_commits(concurrency, options.bare)?;
             let runs = options.runs(concurrency);
+            let before = target.bare_commits(concurrency, options.bare)?;
             let engine = engine::drain(target, runs, concurrency)?;
+            let after = target.bare_commits(concurrency, options.bare)?;
             let npm = match npm {
                 Some(npm) => {
                     let runs = options.npm_runs(concurrency);
@@ -90,7 +91,7 @@ fn measure<T: Target>(
             report.cells.push(Cell {
                 backend: T::NAME,
                 concurrency,
-                bare_commits: bare,
+                bare_commits: (before + after) / 2.0,
                 runs: engine,
                 npm_runs: npm,
             });

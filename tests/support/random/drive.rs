@@ -24,9 +24,27 @@ const STUCK: Duration = Duration::from_secs(30 * 86_400);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A database that can be opened again after a crash.
-pub trait Database: Sync {
+pub trait Database: Sized + Send + Sync {
     /// The backend's value.
     type Store: Backend + Clone;
+
+    /// A database that is empty, or does not exist yet.
+    fn create() -> impl Future<Output = Self> + Send;
+
+    /// The clock that a program goes by.
+    fn clock(&self) -> Clock {
+        Clock::manual(SystemTime::UNIX_EPOCH + START)
+    }
+
+    /// Lets time pass.
+    fn advance(
+        &self,
+        _store: &Self::Store,
+        clock: &Clock,
+        by: Duration,
+    ) -> impl Future<Output = ()> + Send {
+        async move { clock.advance(by) }
+    }
 
     /// Opens it, as a process does that starts.
     fn open(&self, clock: &Clock) -> impl Future<Output = Self::Store> + Send;
@@ -38,6 +56,19 @@ pub trait Database: Sync {
     /// byte. Of a time, whether it is set.
     fn rows(&self) -> impl Future<Output = Vec<String>> + Send;
 }
+
+/// What [`Database::rows`] reads.
+pub(super) const ROWS: [&str; 3] = [
+    "SELECT 'run', id, namespace_id, workflow_name, version, status, idempotency_key, config,
+         context, input, output, error, parent_step_attempt_namespace_id, parent_step_attempt_id,
+         worker_id IS NULL, available_at IS NULL, deadline_at IS NULL, started_at IS NULL,
+         finished_at IS NULL FROM workflow_runs",
+    "SELECT 'step', id, namespace_id, workflow_run_id, step_name, kind, status, config, context,
+         output, error, child_workflow_run_namespace_id, child_workflow_run_id, started_at IS NULL,
+         finished_at IS NULL FROM step_attempts",
+    "SELECT 'signal', namespace_id, signal, data, sender_idempotency_key, workflow_run_id,
+         step_attempt_id FROM workflow_signals",
+];
 
 /// How a program is run.
 pub struct Setup<'a> {
@@ -88,7 +119,7 @@ pub struct Outcome {
 
 /// Runs `program` on an empty database until every run has ended.
 pub async fn drive<D: Database>(db: &D, program: &Program, setup: &Setup<'_>) -> Outcome {
-    let clock = Clock::manual(SystemTime::UNIX_EPOCH + START);
+    let clock = db.clock();
     let world = Arc::new(World::default());
     let mut driver = Driver {
         clock,
@@ -120,7 +151,7 @@ pub async fn drive<D: Database>(db: &D, program: &Program, setup: &Setup<'_>) ->
             .start();
         let ended = tokio::select! {
             () = world.crashed() => false,
-            () = driver.work(&client) => true,
+            () = driver.work(db, &store, &client) => true,
         };
         worker.abort().await;
         db.close(store).await;
@@ -166,7 +197,7 @@ struct Driver<'a> {
 impl Driver<'_> {
     /// Lets the worker work. Whenever it has nothing to do, sends the next signal that somebody
     /// waits for, or else moves the clock to when the next run is due. Ends when no run is left.
-    async fn work(&mut self, client: &Client) {
+    async fn work<D: Database>(&mut self, db: &D, store: &D::Store, client: &Client) {
         let mut busy_since = Instant::now();
         loop {
             let runs = all_runs(client).await;
@@ -192,7 +223,7 @@ impl Driver<'_> {
                 let due = live.iter().filter_map(|run| run.available_at).min();
                 let wait = due.and_then(|due| due.duration_since(now).ok());
                 match wait {
-                    Some(wait) if wait < STUCK => self.clock.advance(wait),
+                    Some(wait) if wait < STUCK => db.advance(store, &self.clock, wait).await,
                     _ => {
                         let stuck = format!("every run waits for what never comes: {live:#?}");
                         self.violations.push(stuck);

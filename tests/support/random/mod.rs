@@ -7,12 +7,14 @@ use proptest::test_runner::{Config, FileFailurePersistence};
 
 mod crash;
 mod drive;
+mod postgres;
 mod program;
 mod sqlite;
 mod workflow;
 
 pub use crash::{CrashingBackend, World};
 pub use drive::{Database, Outcome, Setup, drive, mask_times};
+pub use postgres::PostgresSchema;
 pub use program::{Block, Body, JoinStyle, Node, Op, Program, Rendezvous, programs};
 pub use sqlite::SqliteFile;
 pub use workflow::{PROGRAM, PROGRAM_V2, workflows};

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::stop::{Stop, Urgency};
 use super::{Shared, slot};
@@ -64,6 +65,7 @@ async fn claim_until_stopped(
         let mut news = std::pin::pin!(wakeups.work());
         let mut moved = std::pin::pin!(clock.moved());
         let asked = taken.len();
+        let asked_at = Instant::now();
         let Some(claimed) = claim(shared, stop, &free[..asked]).await else {
             return Ok(());
         };
@@ -78,7 +80,7 @@ async fn claim_until_stopped(
                 for (run, slot) in claimed.into_iter().zip(taken) {
                     free.retain(|id| **id != *run.worker_id);
                     let shared = Arc::clone(shared);
-                    executions.spawn(slot::execute(shared, stop.clone(), slot, run));
+                    executions.spawn(slot::execute(shared, stop.clone(), slot, run, asked_at));
                 }
                 if all {
                     continue;

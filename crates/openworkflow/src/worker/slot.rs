@@ -2,9 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use workflow_core::{
     BoxFuture, Error, ErrorKind, Event, ExecuteRun, Execution, ExecutionOutcome, Interruption,
     Payload, Result, RunInfo,
@@ -25,11 +26,13 @@ use crate::workflow::Workflow;
 
 /// Executes a claimed run and returns the worker id under which it was claimed. The slot is free again
 /// once the workflow's code is at its end: what is left to write can share a commit with the next claim.
+/// `asked` is when the claim was sent: the lease began no earlier.
 pub(super) async fn execute(
     shared: Arc<Shared>,
     stop: Stop,
     slot: OwnedSemaphorePermit,
     claimed: ClaimedRun,
+    asked: Instant,
 ) -> Arc<str> {
     let worker_id: Arc<str> = claimed.worker_id.into();
     let owner = Owner::new(
@@ -57,12 +60,23 @@ pub(super) async fn execute(
         // The first claim: nobody can have written a step.
         StepHistory::default()
     };
+    let mut lease_ends = after(asked, shared.lease);
+    let now = Instant::now();
+    if now >= lease_ends {
+        // The answers took so long that the run may be another's by now: its code must not begin.
+        if let Err(error) = shared.backend.extend_lease(&owner, shared.lease).await {
+            tracing::warn!(run_id = run.id, %error, "the run was claimed too slowly to be executed");
+            return worker_id;
+        }
+        lease_ends = after(now, shared.lease);
+    }
     SlotRun {
         shared,
         stop,
         owner,
         run,
         taken_over: claimed.taken_over,
+        lease_ends,
     }
     .execute(slot, history)
     .await;
@@ -81,6 +95,12 @@ async fn put_back(shared: &Shared, owner: &Owner, attempts: u32, error: &Backend
     };
     let written = retry_transient(|| shared.backend.end_execution(owner, end.clone())).await;
     report_unwritten(owner, written);
+}
+
+/// `from` and then `duration`, or as late as it matters to anybody.
+fn after(from: Instant, duration: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    from.checked_add(duration).unwrap_or_else(|| from + YEAR)
 }
 
 fn report_unwritten(owner: &Owner, written: BackendResult<()>) {
@@ -108,6 +128,8 @@ struct SlotRun {
     owner: Owner,
     run: WorkflowRun,
     taken_over: bool,
+    /// When another may take the run over, unless the lease is extended.
+    lease_ends: Instant,
 }
 
 impl SlotRun {
@@ -262,22 +284,38 @@ impl SlotRun {
         }
     }
 
-    /// Extends the lease at half time. Resolves when the run is no longer ours.
+    /// Extends the lease at half time. Resolves when the run is no longer ours, or may be another's for
+    /// all we know: the database has not answered for as long as the lease.
     async fn keep_lease(&self) -> Interruption {
+        let lease = self.shared.lease;
+        let mut ends = self.lease_ends;
+        let mut next = ends.checked_sub(lease / 2).unwrap_or_else(Instant::now);
         loop {
-            tokio::time::sleep(self.shared.lease / 2).await;
-            match self
-                .shared
-                .backend
-                .extend_lease(&self.owner, self.shared.lease)
-                .await
-            {
-                Ok(()) => {}
-                Err(BackendError::OwnershipLost { reason }) => return reason,
-                Err(error) => {
+            tokio::time::sleep_until(next).await;
+            let asked = Instant::now();
+            // Where this task comes late, as on a machine under load, the answer gets its time too.
+            let patience = ends.max(after(asked, lease / 4));
+            let extend = self.shared.backend.extend_lease(&self.owner, lease);
+            match tokio::time::timeout_at(patience, extend).await {
+                Ok(Ok(())) => {
+                    ends = after(asked, lease);
+                    next = after(asked, lease / 2);
+                    continue;
+                }
+                Ok(Err(BackendError::OwnershipLost { reason })) => return reason,
+                Ok(Err(error)) => {
                     tracing::warn!(run_id = self.run.id, %error, "cannot extend the lease");
                 }
+                Err(_) => {}
             }
+            if Instant::now() >= ends {
+                tracing::warn!(
+                    run_id = self.run.id,
+                    "the lease has run out without an answer of the database; the execution is dropped"
+                );
+                return Interruption::LeaseLost;
+            }
+            next = after(asked, lease / 10);
         }
     }
 

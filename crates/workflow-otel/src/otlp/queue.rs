@@ -493,7 +493,13 @@ impl Sender {
                     }
                     self.reporter.note(reason);
                     self.reporter.report(&self.shared);
-                    let wait = jittered(pause).max(asked.unwrap_or_default());
+                    // However long it has been away: on the way out there is no time for long pauses.
+                    let own = if self.inbox.is_stopping() {
+                        FIRST_PAUSE * last_attempts.max(1)
+                    } else {
+                        pause
+                    };
+                    let wait = jittered(own).max(asked.unwrap_or_default());
                     self.pause(wait, asked.is_some()).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

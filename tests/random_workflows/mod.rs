@@ -1,8 +1,8 @@
-//! Random workflows on a real SQLite file: crashes lose nothing and repeat nothing that is completed,
+//! Random workflows on a real database: crashes lose nothing and repeat nothing that is completed,
 //! and interceptors change nothing.
 //!
 //! `PROPTEST_CASES` sets how many programs are made up. A failure prints the program, made as small as
-//! possible, and its seed is kept in `random_workflows.regressions` to be tried first from then on.
+//! possible, and its seed is kept in `random_workflows/mod.regressions` to be tried first from then on.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use openworkflow::{
     BoxFuture, CreateRun, CreatedRun, ExecuteRun, ExecutionOutcome, Interceptor, Next, Result,
     StepCall, StepOutcome, WorkerBuilder, async_trait,
 };
-use openworkflow_tests::random::{Program, Setup, SqliteFile, config, drive, programs};
+use openworkflow_tests::random::{Database, Program, Setup, config, drive, programs};
+
 use proptest::prelude::*;
 use tower::limit::ConcurrencyLimitLayer;
 use tower::timeout::TimeoutLayer;
@@ -91,7 +92,7 @@ async fn check_interceptors(program: Program, concurrency: usize) -> Checked {
         concurrency,
         ..Setup::default()
     };
-    let plain = drive(&SqliteFile::new(), &program, &setup).await;
+    let plain = drive(&crate::Db::create().await, &program, &setup).await;
     prop_assert_eq!(&plain.violations, &Vec::<String>::new(), "plain");
 
     let witness = Arc::default();
@@ -100,7 +101,7 @@ async fn check_interceptors(program: Program, concurrency: usize) -> Checked {
         worker: &intercept,
         ..setup
     };
-    let wrapped = drive(&SqliteFile::new(), &program, &setup).await;
+    let wrapped = drive(&crate::Db::create().await, &program, &setup).await;
     prop_assert_eq!(&wrapped.violations, &Vec::<String>::new(), "intercepted");
     prop_assert_eq!(&wrapped.result, &plain.result);
     prop_assert_eq!(&wrapped.rows, &plain.rows);
@@ -119,7 +120,7 @@ async fn check_crashes(
         concurrency,
         ..Setup::default()
     };
-    let expected = drive(&SqliteFile::new(), &program, &undisturbed).await;
+    let expected = drive(&crate::Db::create().await, &program, &undisturbed).await;
     prop_assert_eq!(&expected.violations, &Vec::<String>::new(), "undisturbed");
 
     let witness = Arc::default();
@@ -133,7 +134,7 @@ async fn check_crashes(
         },
         ..undisturbed
     };
-    let crashed = drive(&SqliteFile::new(), &program, &setup).await;
+    let crashed = drive(&crate::Db::create().await, &program, &setup).await;
     let times = crashed.crashes;
     prop_assert_eq!(
         &crashed.violations,
@@ -154,7 +155,7 @@ fn block_on(check: impl Future<Output = Checked>) -> Checked {
 }
 
 proptest! {
-    #![proptest_config(config(20))]
+    #![proptest_config(config(crate::CASES))]
 
     #[test]
     fn interceptors_do_not_change_the_history(
