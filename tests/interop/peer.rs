@@ -97,10 +97,17 @@ impl Peer {
         let mut lines = BufReader::new(process.stdout.take().expect("stdout is piped")).lines();
         let waiting = Waiting::default();
         let answered = Arc::clone(&waiting);
+        let stderr = Arc::<Mutex<String>>::default();
+        let chatter = Arc::clone(&stderr);
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
-                let answer: Answer = serde_json::from_str(&line)
-                    .unwrap_or_else(|error| panic!("{line:?} is no answer: {error}"));
+                let Ok(answer) = serde_json::from_str::<Answer>(&line) else {
+                    // The PostgreSQL driver prints the server's notices.
+                    let mut chatter = chatter.lock().unwrap();
+                    chatter.push_str(&line);
+                    chatter.push('\n');
+                    continue;
+                };
                 let asked = answered.lock().unwrap().remove(&answer.id);
                 let result = answer.error.map_or(Ok(answer.value), Err);
                 // Who asked may have given up.
@@ -109,7 +116,6 @@ impl Peer {
             // Those who still wait see that nobody will answer.
             answered.lock().unwrap().clear();
         });
-        let stderr = Arc::<Mutex<String>>::default();
         let mut errors = process.stderr.take().expect("stderr is piped");
         let collected = Arc::clone(&stderr);
         tokio::spawn(async move {
@@ -221,7 +227,7 @@ impl Peer {
         self.process.kill().await.expect("the peer can be killed");
     }
 
-    /// What the process wrote to its standard error so far.
+    /// What the process wrote so far that is no answer: errors, mostly.
     pub(crate) fn stderr(&self) -> String {
         self.stderr.lock().unwrap().clone()
     }

@@ -38,7 +38,7 @@ async fn each_receives_what_the_other_sends(sdk: Sdk) {
             site.park_by(waits, &run, 1).await;
             assert_eq!(
                 site.signal_by(sends, "data", data.clone()).await,
-                [run.clone()]
+                [run.as_str()]
             );
             // One delivery each.
             assert_eq!(site.signal_by(sends, "data", json!("late")).await, [""; 0]);
@@ -121,13 +121,13 @@ async fn a_signal_under_a_key_is_sent_once(sdk: Sdk) {
         assert_eq!(send(first).await, [""; 0]);
         let run = site.start_by(first, &PHASES, json!({"signal": "s"})).await;
         site.park_by(first, &run, 1).await;
-        assert_eq!(send(second).await, [run.clone()]);
-        assert_eq!(send(first).await, [run.clone()]);
+        assert_eq!(send(second).await, [run.as_str()]);
+        assert_eq!(send(first).await, [run.as_str()]);
         site.complete_by(second, &run).await;
         // Another waits, and does not get it again.
         let other = site.start_by(first, &PHASES, json!({"signal": "s"})).await;
         site.park_by(second, &other, 1).await;
-        assert_eq!(send(first).await, [run.clone()]);
+        assert_eq!(send(first).await, [run.as_str()]);
         assert_eq!(send(second).await, [run]);
         assert_eq!(site.signals().await.len(), 1);
     }
@@ -150,7 +150,7 @@ async fn a_wait_times_out_in_the_other_language(sdk: Sdk) {
         let run = site.start_by(first, &PHASES, input).await;
         site.park_by(first, &run, 1).await;
         site.advance(Duration::from_secs(3601)).await;
-        assert_eq!(site.signal_by(first, "t", json!(1)).await, [run.clone()]);
+        assert_eq!(site.signal_by(first, "t", json!(1)).await, [run.as_str()]);
         let output = site.complete_by(second, &run).await;
         assert_eq!(output["received"], json!({"data": 1}));
     }
@@ -180,7 +180,7 @@ async fn a_signal_before_the_park_is_received_right_after(sdk: Sdk) {
     let mut worker = site.rust_works(|worker| worker.interceptor(hold_up));
     let run = site.peer.start("phases", json!({"signal": "s"})).await;
     gate.reached_by(1).await;
-    assert_eq!(site.peer.signal("s", json!(1)).await, [run.clone()]);
+    assert_eq!(site.peer.signal("s", json!(1)).await, [run.as_str()]);
     gate.open();
     assert_eq!(
         site.ended(&run).await.output.unwrap()["received"],

@@ -30,7 +30,10 @@ async fn a_run_suspended_in_one_language_resumes_in_the_other(sdk: Sdk) {
             .start_by(second, &PHASES, json!({"signal": "go"}))
             .await;
         site.park_by(first, &run, 1).await;
-        assert_eq!(site.signal_by(first, "go", json!([1])).await, [run.clone()]);
+        assert_eq!(
+            site.signal_by(first, "go", json!([1])).await,
+            [run.as_str()]
+        );
         let output = site.complete_by(second, &run).await;
         assert_eq!(
             output,
