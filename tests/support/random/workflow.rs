@@ -128,7 +128,12 @@ impl Env {
             Op::SendToNobody => self.send(id, "unheard").await,
             Op::Meet(rendezvous) => self.meet(id, *rendezvous).await,
             Op::Answer(Rendezvous::ChildWaits) => self.wait(id).await,
-            Op::Answer(_) => self.send(id, "meet").await,
+            Op::Answer(_) => {
+                // Branches set up side by side, and the child may run before the wait is recorded.
+                let duration = Duration::from_millis(DAY);
+                self.wf.sleep(format!("pause-{id}"), duration).await?;
+                self.send(id, "meet").await
+            }
             Op::Join { style, branches } => self.join(*style, branches).await,
             Op::Fail { panics } => {
                 // A panic outside of a step ends the workflow, caught or not.
@@ -160,8 +165,8 @@ impl Env {
         })
     }
 
-    /// The wait is always set up before the signal is sent: by the order in which branches are
-    /// polled, by the order of creation, or by a sleep that outlasts every lease.
+    /// The wait is always recorded before the signal is sent: a sleep lies between, which outlasts every
+    /// lease where two runs meet.
     async fn meet(&self, id: u32, rendezvous: Rendezvous) -> Result<Value> {
         let child = |spec: &'static WorkflowSpec<Program, Value>| {
             let child = self.program(vec![plain(id, Op::Answer(rendezvous))]);
