@@ -7,7 +7,6 @@ mod sleep;
 mod wait_for_signal;
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -153,9 +152,9 @@ pub(crate) fn elapsed(since: SystemTime, now: SystemTime) -> Duration {
     now.duration_since(since).unwrap_or_default()
 }
 
-/// Boxes a step that fails before it begins.
+/// Boxes a step's future, as [`Lazy`] holds it.
 pub(crate) fn boxed<'a, T>(
     future: impl Future<Output = Result<T>> + Send + 'a,
-) -> Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>> {
+) -> BoxFuture<'a, Result<T>> {
     Box::pin(future)
 }
