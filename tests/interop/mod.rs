@@ -27,7 +27,7 @@ use openworkflow_tests::Database;
 use serde_json::Value;
 
 use peer::{Peer, Sdk};
-use site::{By, Site};
+use site::{By, Hold, Site};
 
 /// A database that processes in two languages share.
 pub(crate) trait SharedDatabase: Database {

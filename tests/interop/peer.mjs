@@ -1,6 +1,7 @@
 // The other side: openworkflow from the npm registry in a process of its own, with the workflows that
 // `workflows.rs` has too. It is told what to do, and answers, in lines of JSON.
 
+import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { createInterface } from "node:readline";
@@ -52,7 +53,7 @@ const operations = {
   },
 
   async result({ run }) {
-    return (await handles.get(run).result({ timeoutMs: 30_000 })) ?? null;
+    return (await handles.get(run).result({ timeoutMs: 60_000 })) ?? null;
   },
 
   async cancel({ run }) {
@@ -252,7 +253,7 @@ function defineWorkflows() {
 
     defineWorkflow({ name: "flaky" }, async ({ input, step }) => {
       const retryPolicy = {
-        initialInterval: "1s",
+        initialInterval: `${input.interval_seconds ?? 1}s`,
         backoffCoefficient: 2,
         maximumInterval: "100s",
         maximumAttempts: input.attempts ?? 10,
@@ -297,7 +298,9 @@ function defineWorkflows() {
     defineWorkflow({ name: "slow" }, async ({ input, step }) => {
       const first = await step.run({ name: "first" }, async () => by);
       const slow = await step.run({ name: "slow" }, async () => {
-        await delay(input.by === undefined || input.by === by ? input.millis : 0);
+        if (input.hold !== undefined && (input.by === undefined || input.by === by)) {
+          while (existsSync(input.hold)) await delay(10);
+        }
         return by;
       });
       return { first, slow };

@@ -10,7 +10,7 @@ use openworkflow_tests::{Database, Log, RunRow};
 use serde_json::{Value, json};
 
 use super::workflows::{CHILD, ECHO, ECHO_2, FLAKY, NAPS, NOTHING, PHASES, SLOW};
-use super::{By, Sdk, Site};
+use super::{By, Hold, Sdk, Site};
 
 super::checks! {
     both:
@@ -395,10 +395,13 @@ async fn deadlines_hold_in_either_language(sdk: Sdk) {
         }
 
         // During a step: what the step does later changes nothing.
-        let slow = json!({"millis": 1500});
-        let slow = start(&SLOW, slow, Duration::from_millis(700)).await;
+        let hold = Hold::new();
+        let slow = start(&SLOW, json!({"hold": hold.path()}), HOUR).await;
+        site.step_is(&slow, "slow", "running").await;
+        site.advance(HOUR).await;
         let row = site.ended(&slow).await;
         assert_eq!(row.error, Some(exceeded.clone()));
+        drop(hold);
         site.rest(worker).await;
         let after = site.db.run(&slow).await;
         assert_eq!(
@@ -407,8 +410,8 @@ async fn deadlines_hold_in_either_language(sdk: Sdk) {
         );
 
         // The next attempt would come after the deadline: the error is the step's.
-        let flaky = json!({"works": "nowhere"});
-        let flaky = start(&FLAKY, flaky, Duration::from_millis(900)).await;
+        let flaky = json!({"works": "nowhere", "interval_seconds": 100});
+        let flaky = start(&FLAKY, flaky, Duration::from_secs(90)).await;
         let error = site.fail_by(by, &flaky).await;
         assert_eq!(error["message"], format!("does not work by {}", by.name()));
     }
@@ -463,11 +466,14 @@ async fn each_cancels_what_the_other_made(sdk: Sdk) {
 async fn a_run_can_be_canceled_in_the_middle_of_a_step(sdk: Sdk) {
     for (executes, cancels) in By::BOTH_WAYS {
         let site = Site::new(sdk).await;
-        let run = site.start_by(cancels, &SLOW, json!({"millis": 600})).await;
+        let hold = Hold::new();
+        let input = json!({"hold": hold.path()});
+        let run = site.start_by(cancels, &SLOW, input).await;
         let worker = site.work(executes).await;
         site.step_is(&run, "slow", "running").await;
         site.cancel_by(cancels, &run).await.unwrap();
         let canceled = site.db.run(&run).await;
+        drop(hold);
         site.rest(worker).await;
         // The step's result is refused.
         let row = site.db.run(&run).await;

@@ -1,11 +1,13 @@
 //! One database, and both languages at it.
 
 use std::ops::Deref;
+use std::path::Path;
 use std::process::Stdio;
 
 use openworkflow::{Worker, WorkerBuilder, WorkerHandle};
 use openworkflow_tests::{Database, Harness, StepRow, wait_for};
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
 
 use super::peer::{Peer, PeerError, Sdk};
@@ -39,6 +41,20 @@ impl By {
 pub(crate) enum AtWork {
     Rust(WorkerHandle),
     TypeScript,
+}
+
+/// Holds up the step `slow` in either language until it is dropped.
+pub(crate) struct Hold(NamedTempFile);
+
+impl Hold {
+    pub(crate) fn new() -> Self {
+        Self(NamedTempFile::new().expect("there is room for a file"))
+    }
+
+    /// What the workflow is to be told.
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
 }
 
 /// A database with a client in either language. Dereferences to the Rust side.

@@ -1,6 +1,7 @@
 //! The workflows of `peer.mjs`, in Rust: the same names, the same steps, and the language in what a
 //! step returns.
 
+use std::path::Path;
 use std::time::Duration;
 
 use openworkflow::otel::opentelemetry::Context;
@@ -160,7 +161,9 @@ async fn names(wf: WorkflowContext, input: Value) -> Result<Value, Error> {
 
 async fn flaky(wf: WorkflowContext, input: Value) -> Result<Value, Error> {
     let attempts = input["attempts"].as_u64().unwrap_or(10);
-    let policy = RetryPolicy::attempts(u32::try_from(attempts).unwrap_or(u32::MAX));
+    let interval = input["interval_seconds"].as_u64().unwrap_or(1);
+    let policy = RetryPolicy::attempts(u32::try_from(attempts).unwrap_or(u32::MAX))
+        .initial_interval(Duration::from_secs(interval));
     let attempt = || async {
         if input["works"] == BY {
             Ok(json!(BY))
@@ -174,9 +177,12 @@ async fn flaky(wf: WorkflowContext, input: Value) -> Result<Value, Error> {
 async fn slow(wf: WorkflowContext, input: Value) -> Result<Value, Error> {
     let first = by(&wf, "first").await?;
     let slow = || async {
-        if input.get("by").is_none_or(|by| by == BY) {
-            let millis = input["millis"].as_u64().unwrap_or_default();
-            tokio::time::sleep(Duration::from_millis(millis)).await;
+        if let Some(hold) = input["hold"].as_str()
+            && input.get("by").is_none_or(|by| by == BY)
+        {
+            while Path::new(hold).exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         }
         Ok(BY.to_owned())
     };

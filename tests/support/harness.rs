@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::{Database, RunRow, wait_for};
 
 /// How long a result may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A database with a client and, mostly, a worker at work. Dereferences to the database.
 #[derive(Debug)]
