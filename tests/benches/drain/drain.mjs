@@ -1,9 +1,14 @@
 // Drains queued runs of ten steps with OpenWorkflow for TypeScript, and prints the seconds it took.
-// Usage: node drain.mjs BACKEND ADDRESS RUNS CONCURRENCY
+// Usage: node drain.mjs MODULES BACKEND ADDRESS RUNS CONCURRENCY
 
-import { OpenWorkflow } from "openworkflow";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { pathToFileURL } from "node:url";
 
-const [backendName, address, runs, concurrency] = process.argv.slice(2);
+const [modules, backendName, address, runs, concurrency] = process.argv.slice(2);
+const { resolve } = createRequire(path.join(modules, "drain.cjs"));
+const load = (name) => import(pathToFileURL(resolve(name)));
+const { OpenWorkflow } = await load("openworkflow");
 const backend = await connect();
 const openworkflow = new OpenWorkflow({ backend });
 const workflow = openworkflow.defineWorkflow({ name: "ten-steps" }, async ({ input, step }) => {
@@ -30,8 +35,13 @@ console.log(seconds);
 
 async function connect() {
   if (backendName === "sqlite") {
-    const { BackendSqlite } = await import("openworkflow/sqlite");
+    const { BackendSqlite } = await load("openworkflow/sqlite");
     return BackendSqlite.connect(address);
+  }
+  if (backendName === "postgres") {
+    const { BackendPostgres } = await load("openworkflow/postgres");
+    const [url, schema] = address.split("#");
+    return await BackendPostgres.connect(url, { schema });
   }
   throw new Error(`no backend is called ${backendName}`);
 }

@@ -1,9 +1,11 @@
-//! How fast one worker drains a queue of runs of ten steps, beside what the database can do at all
-//! and beside OpenWorkflow for TypeScript. `docs/benchmarks.md` tells how to read the figures.
+//! How fast workers drain a queue of runs of ten steps, beside what the database can do at all and
+//! beside OpenWorkflow for TypeScript. `docs/benchmarks.md` tells how to read the figures.
 
 mod engine;
+mod fleet;
 mod npm;
 mod options;
+mod postgres;
 mod report;
 mod sqlite;
 mod target;
@@ -13,7 +15,9 @@ use std::process::ExitCode;
 
 use npm::Npm;
 use options::Options;
-use report::{Cell, Latency, Report};
+use postgres::PostgresTarget;
+use report::{Cell, Fleet, Latency, Report};
+use sqlite::SqliteTarget;
 use target::Target;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -21,8 +25,26 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 /// How many steps a run has.
 const STEPS: u32 = 10;
 
+/// How many worker processes are compared with one.
+const PROCESSES: u32 = 4;
+
+/// As the first argument, makes this program a worker of [`fleet`].
+const WORKER: &str = "--worker";
+
 fn main() -> ExitCode {
-    let options = match Options::parse(std::env::args().skip(1)) {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    if let [role, backend, address, concurrency] = arguments.as_slice()
+        && role == WORKER
+    {
+        return match work(backend, address, concurrency) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("a worker process failed: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let options = match Options::parse(arguments) {
         Ok(Some(options)) => options,
         Ok(None) => {
             print!("{}", options::HELP);
@@ -49,14 +71,38 @@ fn main() -> ExitCode {
     }
 }
 
+fn work(backend: &str, address: &str, concurrency: &str) -> Result<()> {
+    let concurrency = concurrency.parse()?;
+    match backend {
+        SqliteTarget::NAME => fleet::work::<SqliteTarget>(address, concurrency),
+        PostgresTarget::NAME => fleet::work::<PostgresTarget>(address, concurrency),
+        _ => Err(unknown(backend)),
+    }
+}
+
+fn unknown(backend: &str) -> Box<dyn Error + Send + Sync> {
+    format!("{backend:?} is no backend; sqlite and postgres are").into()
+}
+
 fn measure_all(options: &Options) -> Result<Report> {
     let npm = match options.npm {
-        true => Some(Npm::install(&options.folder)?),
+        true => Some(Npm::install(&options.folder)),
         false => None,
     };
-    let sqlite = sqlite::SqliteTarget::new(&options.folder)?;
+    let npm = npm.as_ref();
     let mut report = Report::default();
-    measure(&sqlite, options, npm.as_ref(), &mut report)?;
+    for backend in &options.backends {
+        match backend.as_str() {
+            SqliteTarget::NAME => {
+                let sqlite = SqliteTarget::new(&options.folder)?;
+                measure(&sqlite, options, npm, &mut report)?;
+            }
+            PostgresTarget::NAME => {
+                measure(&PostgresTarget::new(), options, npm, &mut report)?;
+            }
+            _ => return Err(unknown(backend)),
+        }
+    }
     Ok(report)
 }
 
@@ -76,9 +122,10 @@ fn measure<T: Target>(
                 options.repetitions
             );
             let runs = options.runs(concurrency);
-            let before = target.bare_commits(concurrency, options.bare)?;
+            let connections = T::connections(concurrency);
+            let before = target.bare_commits(connections, options.bare)?;
             let engine = engine::drain(target, runs, concurrency)?;
-            let after = target.bare_commits(concurrency, options.bare)?;
+            let after = target.bare_commits(connections, options.bare)?;
             let npm = match npm {
                 Some(npm) => {
                     let runs = options.npm_runs(concurrency);
@@ -88,19 +135,35 @@ fn measure<T: Target>(
                 }
                 None => None,
             };
+            let fleet = match T::FLEETS {
+                true => {
+                    let one = fleet::drain(target, runs, concurrency, 1)?;
+                    let many = fleet::drain(target, runs, concurrency, PROCESSES)?;
+                    Some(Fleet { one, many })
+                }
+                false => None,
+            };
             report.cells.push(Cell {
                 backend: T::NAME,
                 concurrency,
+                connections,
                 bare_commits: (before + after) / 2.0,
                 runs: engine,
                 npm_runs: npm,
+                fleet,
             });
         }
     }
     if options.latency_samples > 0 {
         eprintln!("{}, latency", T::NAME);
         let samples = engine::first_step_latency(target, options.latency_samples)?;
-        report.latencies.push(Latency::new(T::NAME, samples));
+        let latency = Latency::new(T::NAME, "same process", samples);
+        report.latencies.push(latency);
+        if T::FLEETS {
+            let samples = fleet::first_step_latency(target, options.latency_samples)?;
+            let latency = Latency::new(T::NAME, "another process", samples);
+            report.latencies.push(latency);
+        }
     }
     Ok(())
 }

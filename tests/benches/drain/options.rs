@@ -3,21 +3,30 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::postgres::PostgresTarget;
+use crate::sqlite::SqliteTarget;
+use crate::target::Target;
+
 pub(crate) const HELP: &str = "\
-Drains queued 10-step runs with one worker, beside the database's bare commits and beside
-OpenWorkflow for TypeScript (npm), all in one run.
+Drains queued 10-step runs with one worker, beside the database's bare commits (pgbench's, on
+PostgreSQL) and beside OpenWorkflow for TypeScript (npm), all in one run; on PostgreSQL also with
+several worker processes.
 
 usage: cargo bench -p openworkflow-tests --bench drain -- [OPTIONS]
 
+  --backend LIST      kinds of database (sqlite,postgres)
   --concurrency LIST  runs at a time, separated by commas (1,10,100)
   --runs N            runs per drain (300 at concurrency 1, 2000 at 10, 4000 at 100)
   --npm-runs N        runs per drain with npm's package (40 at concurrency 1, else 300)
   --repetitions N     how often everything is measured; medians are reported (5)
   --without-npm       leave npm's package out
   --latency N         samples of the time from start to first step (200; 0 leaves them out)
-  --dir PATH          where databases and npm's package are kept (the target folder)
+  --dir PATH          where SQLite's files and npm's package are kept (the target folder)
   --json              print JSON, with every measurement, instead of a table
   --help              print this
+
+PostgreSQL is a throw-away server in the folder for temporary files, set up as it comes, or the one
+that OPENWORKFLOW_TEST_POSTGRES_URL names.
 
 Without --bench, which cargo bench passes, everything happens once and small, and without npm: that
 is how cargo test --all-targets sees that the benchmark works.
@@ -25,6 +34,7 @@ is how cargo test --all-targets sees that the benchmark works.
 
 #[derive(Debug)]
 pub(crate) struct Options {
+    pub(crate) backends: Vec<String>,
     pub(crate) concurrencies: Vec<u32>,
     runs: Option<u32>,
     npm_runs: Option<u32>,
@@ -39,8 +49,7 @@ pub(crate) struct Options {
 
 impl Options {
     /// `None` where help is asked for.
-    pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
-        let arguments: Vec<_> = arguments.collect();
+    pub(crate) fn parse(arguments: Vec<String>) -> Result<Option<Self>, String> {
         let mut options = match arguments.iter().any(|argument| argument == "--bench") {
             true => Self::full(),
             false => Self::small(),
@@ -60,6 +69,9 @@ impl Options {
                         .map(|number| positive(&argument, number))
                         .collect::<Result<_, _>>()?;
                 }
+                "--backend" => {
+                    options.backends = value()?.split(',').map(str::to_owned).collect();
+                }
                 "--runs" => options.runs = Some(positive(&argument, &value()?)?),
                 "--npm-runs" => options.npm_runs = Some(positive(&argument, &value()?)?),
                 "--repetitions" => options.repetitions = positive(&argument, &value()?)?,
@@ -76,6 +88,10 @@ impl Options {
 
     fn full() -> Self {
         Self {
+            backends: vec![
+                SqliteTarget::NAME.to_owned(),
+                PostgresTarget::NAME.to_owned(),
+            ],
             concurrencies: vec![1, 10, 100],
             runs: None,
             npm_runs: None,

@@ -33,6 +33,7 @@ impl SqliteTarget {
 
 impl Target for SqliteTarget {
     const NAME: &'static str = "sqlite";
+    const FLEETS: bool = false;
 
     type Store = Sqlite;
 
@@ -42,20 +43,24 @@ impl Target for SqliteTarget {
         let address = path.to_str().ok_or("the folder's name is not UTF-8")?;
         Ok(Database {
             address: address.to_owned(),
-            _folder: Some(folder),
+            _cleanup: Box::new(folder),
         })
     }
 
-    async fn open(&self, database: &Database) -> Result<Sqlite> {
-        Ok(Sqlite::open(&database.address).await?)
+    async fn open(address: &str) -> Result<Sqlite> {
+        Ok(Sqlite::open(address).await?)
     }
 
-    async fn close(&self, store: Sqlite) {
+    async fn close(store: Sqlite) {
         store.close().await;
     }
 
-    /// One connection whatever the concurrency: SQLite has one writer at a time.
-    fn bare_commits(&self, _concurrency: u32, length: Duration) -> Result<f64> {
+    /// SQLite has one writer at a time.
+    fn connections(_concurrency: u32) -> u32 {
+        1
+    }
+
+    fn bare_commits(&self, _connections: u32, length: Duration) -> Result<f64> {
         let folder = self.folder()?;
         let conn = Connection::open(folder.path().join("bare.db"))?;
         conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;

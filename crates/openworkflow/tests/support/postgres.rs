@@ -152,7 +152,7 @@ impl Drop for Server {
 }
 
 /// The directory of `initdb` and `pg_ctl`.
-fn binaries() -> Option<PathBuf> {
+pub fn binaries() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut installed: Vec<_> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
