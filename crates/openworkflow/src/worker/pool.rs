@@ -56,6 +56,8 @@ async fn claim_until_stopped(
                 continue;
             }
         };
+        // Runs that were claimed together often end together; their slots are filled by one claim, too.
+        tokio::task::yield_now().await;
         let mut taken = vec![slot];
         while taken.len() < free.len()
             && let Ok(slot) = Arc::clone(&slots).try_acquire_owned()
