@@ -22,7 +22,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod,
+};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use workflow_core::Interruption;
@@ -128,6 +130,8 @@ impl Postgres {
         // Two at first: a pooler between us and the server shows on two connections only.
         let pool = Pool::builder(manager)
             .max_size(options.pool_size.max(2))
+            // The connection used last has its statements, plans and caches at hand.
+            .queue_mode(QueueMode::Lifo)
             .build()
             .map_err(|error| BackendError::Unavailable {
                 database: label.clone(),

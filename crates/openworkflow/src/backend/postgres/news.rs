@@ -21,7 +21,7 @@ use crate::backend::Wakeups;
 
 /// How long must have been quiet for news to go with their own transaction, and how often news are
 /// told at most otherwise.
-const INTERVAL: Duration = Duration::from_millis(5);
+const INTERVAL: Duration = Duration::from_millis(10);
 
 /// The server takes less than 8000 bytes at once.
 const PAYLOAD_BYTES: usize = 7_000;

@@ -9,6 +9,7 @@ use tokio_postgres::types::Type;
 use super::news::News;
 use super::rows::RUN_WIDTH;
 use super::session::{Json, Param, WhenLost};
+use super::writer::{Completion, Write};
 use super::{Inner, rows};
 use crate::Clock;
 use crate::backend::{
@@ -91,7 +92,7 @@ impl Inner {
         }
     }
 
-    fn ended(self: &Arc<Self>, run_id: &str, told: bool) {
+    pub(super) fn ended(self: &Arc<Self>, run_id: &str, told: bool) {
         self.wakeups.run_ended(run_id);
         if !told {
             self.tell(News::Ended(run_id));
@@ -364,8 +365,9 @@ impl Inner {
     ) -> BackendResult<()> {
         match end {
             ExecutionEnd::Complete { output } => {
-                let output = (!output.is_null()).then(|| Json(output.expose()));
-                self.end_run(owner, &output, None).await
+                let owner = owner.clone();
+                self.write(Write::Completion(Completion { owner, output }))
+                    .await
             }
             ExecutionEnd::Fail { error } => {
                 let finished_at = rows::time(self.clock.now());
@@ -377,6 +379,11 @@ impl Inner {
             }
             ExecutionEnd::Park { until, waits } => self.put_away(owner, until, &waits, None).await,
         }
+    }
+
+    pub(super) async fn complete(self: &Arc<Self>, completion: &Completion) -> BackendResult<()> {
+        self.end_run(&completion.owner, &completion.output(), None)
+            .await
     }
 
     /// Completes the run with a value, or fails it where `failed_at` is given.

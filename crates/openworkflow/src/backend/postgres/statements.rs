@@ -13,8 +13,13 @@ const TIME: Type = Type::TIMESTAMPTZ;
 const FLOAT: Type = Type::FLOAT8;
 const FLOATS: Type = Type::FLOAT8_ARRAY;
 
+// A statement that knows a row's id says `(status = …) IS TRUE` of it, which no index answers. Where the
+// server has not counted a young table yet, the indexes by status look as good to it as the primary key
+// does, and walking all parked runs to find one costs more with each of them.
+
 /// `$1`, `$2`, `$3` are the namespace, the run and the worker.
-const OWNED: &str = "namespace_id = $1 AND id = $2 AND status = 'running' AND worker_id = $3";
+const OWNED: &str =
+    "namespace_id = $1 AND id = $2 AND worker_id = $3 AND (status = 'running') IS TRUE";
 
 const LOCK_OWNED: &str = "SELECT 1 FROM {runs} WHERE {owned} FOR NO KEY UPDATE";
 
@@ -77,7 +82,8 @@ const CREATE_RUN_BY_KEY: &str = "
 const BEGIN_CHILD: &str = "
     WITH owned AS (
         SELECT 1 FROM {runs}
-        WHERE namespace_id = $1 AND id = $13 AND status = 'running' AND worker_id = $14
+        WHERE namespace_id = $1 AND id = $13 AND worker_id = $14
+            AND (status = 'running') IS TRUE
     ),
     by_link AS (
         SELECT {run_columns} FROM {steps} s
@@ -129,26 +135,28 @@ const BEGIN_CHILD: &str = "
 
 /// Due runs for free workers, pending ones first. Each status is walked along its index, so that a
 /// long queue is not sorted for every claim, and one worker's locks make others look further.
-/// `sleeping` rows were written by old versions only.
+/// `sleeping` rows were written by old versions only. The chosen rows are updated where they were
+/// found; one that was moved between the two, by somebody who put it back at once, is left to the next
+/// claim.
 const CLAIM: &str = "
-    WITH free AS (SELECT worker, n FROM unnest($2) WITH ORDINALITY AS f (worker, n)),
+    WITH free AS (SELECT worker, n FROM unnest((SELECT $2)) WITH ORDINALITY AS f (worker, n)),
     pending AS (
-        SELECT r.id, r.worker_id, r.available_at, r.created_at FROM {runs} r
+        SELECT r.ctid AS at, r.worker_id, r.available_at, r.created_at FROM {runs} r
         WHERE r.namespace_id = $1 AND r.status = 'pending' AND {claimable}
         ORDER BY r.available_at, r.created_at
-        LIMIT cardinality($2) FOR NO KEY UPDATE SKIP LOCKED
+        LIMIT (SELECT cardinality($2)) FOR NO KEY UPDATE SKIP LOCKED
     ),
     started AS (
-        SELECT r.id, r.worker_id, r.available_at, r.created_at FROM {runs} r
+        SELECT r.ctid AS at, r.worker_id, r.available_at, r.created_at FROM {runs} r
         WHERE r.namespace_id = $1 AND r.status = 'running' AND {claimable}
         ORDER BY r.available_at, r.created_at
-        LIMIT cardinality($2) - (SELECT count(*) FROM pending) FOR NO KEY UPDATE SKIP LOCKED
+        LIMIT (SELECT cardinality($2) - count(*) FROM pending) FOR NO KEY UPDATE SKIP LOCKED
     ),
     asleep AS (
-        SELECT r.id, r.worker_id, r.available_at, r.created_at FROM {runs} r
+        SELECT r.ctid AS at, r.worker_id, r.available_at, r.created_at FROM {runs} r
         WHERE r.namespace_id = $1 AND r.status = 'sleeping' AND {claimable}
         ORDER BY r.available_at, r.created_at
-        LIMIT cardinality($2) - (SELECT count(*) FROM pending) FOR NO KEY UPDATE SKIP LOCKED
+        LIMIT (SELECT cardinality($2) - count(*) FROM pending) FOR NO KEY UPDATE SKIP LOCKED
     ),
     chosen AS (
         SELECT c.*, row_number() OVER (ORDER BY c.place, c.available_at, c.created_at) AS n
@@ -167,7 +175,7 @@ const CLAIM: &str = "
             started_at = coalesce(r.started_at, now()),
             updated_at = now()
         FROM chosen JOIN free USING (n)
-        WHERE r.namespace_id = $1 AND r.id = chosen.id
+        WHERE r.ctid = chosen.at
         RETURNING {run_columns}, chosen.worker_id IS NOT NULL AS taken_over, chosen.n
     )
     SELECT * FROM claimed ORDER BY n";
@@ -179,7 +187,7 @@ const CLAIMABLE: &str = "
 const CLAIMABLE_OF: &str = "
     r.available_at <= now() AND (r.deadline_at IS NULL OR r.deadline_at > now())
     AND r.workflow_name = ANY ($4) AND EXISTS (
-        SELECT 1 FROM unnest($4, $5) AS k (name, version)
+        SELECT 1 FROM unnest((SELECT $4), (SELECT $5)) AS k (name, version)
         WHERE k.name = r.workflow_name AND k.version IS NOT DISTINCT FROM r.version
     )";
 
@@ -193,7 +201,7 @@ const SWEEP: &str = "
     WITH due AS (
         SELECT id FROM {runs}
         WHERE namespace_id = $1 AND id = ANY ($2)
-            AND status IN ('pending', 'running', 'sleeping') AND deadline_at <= now()
+            AND (status IN ('pending', 'running', 'sleeping')) IS TRUE AND deadline_at <= now()
         FOR NO KEY UPDATE SKIP LOCKED
     ),
     swept AS (
@@ -211,7 +219,8 @@ const CANCEL: &str = "
         UPDATE {runs} SET
             status = 'canceled', worker_id = NULL, available_at = NULL,
             finished_at = now(), updated_at = now()
-        WHERE namespace_id = $1 AND id = $2 AND status IN ('pending', 'running', 'sleeping')
+        WHERE namespace_id = $1 AND id = $2
+            AND (status IN ('pending', 'running', 'sleeping')) IS TRUE
         RETURNING id, parent_step_attempt_namespace_id, parent_step_attempt_id
     ),
     parents AS ({lock_parents})
@@ -239,12 +248,12 @@ const WAKE_PARENTS: &str = "
         JOIN {steps} s ON s.namespace_id = c.parent_step_attempt_namespace_id
             AND s.id = c.parent_step_attempt_id
         WHERE c.namespace_id = $1 AND c.id = ANY ($2)
-            AND c.status IN ('completed', 'succeeded', 'failed', 'canceled')
+            AND (c.status IN ('completed', 'succeeded', 'failed', 'canceled')) IS TRUE
             AND s.kind = 'workflow' AND s.status = 'running'
             AND s.child_workflow_run_namespace_id = c.namespace_id
             AND s.child_workflow_run_id = c.id
             AND p.namespace_id = s.namespace_id AND p.id = s.workflow_run_id
-            AND (p.status = 'sleeping' OR (p.status = 'running' AND p.worker_id IS NULL))
+            AND (p.status = 'sleeping' OR (p.status = 'running' AND p.worker_id IS NULL)) IS TRUE
             AND (p.available_at IS NULL OR p.available_at > now())
         RETURNING p.id
     )
@@ -294,12 +303,12 @@ const PUT_AWAY: &str = "
                     AND c.id = s.child_workflow_run_id
                 WHERE s.namespace_id = $1 AND s.id = ANY ($5) AND s.workflow_run_id = $2
                     AND s.kind = 'workflow' AND s.status = 'running'
-                    AND c.status IN ('completed', 'succeeded', 'failed', 'canceled')
+                    AND (c.status IN ('completed', 'succeeded', 'failed', 'canceled')) IS TRUE
             ) OR EXISTS (
                 SELECT 1 FROM {steps} s
                 JOIN {signals} g ON g.namespace_id = s.namespace_id AND g.step_attempt_id = s.id
                 WHERE s.namespace_id = $1 AND s.id = ANY ($5) AND s.workflow_run_id = $2
-                    AND s.kind = 'signal-wait' AND s.status = 'running'
+                    AND (s.kind = 'signal-wait' AND s.status = 'running') IS TRUE
             ) THEN least($4, now()) ELSE $4 END
         WHERE {owned}
         RETURNING r.available_at <> $4 AS at_once
@@ -324,16 +333,14 @@ const HISTORY: &str = "
     ORDER BY s.created_at, s.id";
 
 /// Writes step attempts, each under the guard of its run: the whole row where there is none yet, the
-/// result where the attempt runs. Says of each input whether its run was ours, and whether the row
-/// was written. Row locks are waited for only in the variant for one attempt.
-const WRITE_STEPS: &str = "
-    WITH owned AS (
-        SELECT k.n FROM unnest($1, $2, $3) WITH ORDINALITY AS k (namespace_id, run_id, worker_id, n)
-        JOIN {runs} r ON r.namespace_id = k.namespace_id AND r.id = k.run_id
-            AND r.worker_id = k.worker_id AND r.status = 'running'
-        FOR NO KEY UPDATE OF r {waiting}
-    ),
-    written AS (
+/// result where the attempt runs. Completes runs that have no parents. Gives the ids of those written; not
+/// of those whose run is not ours, or locked by somebody.
+///
+/// Two things are for the planner: the arrays are hidden from it, so that its plan for any length is as
+/// good to it as one for each, and made once; and runs are looked up one by one, since a plan that
+/// reads a small table as a whole stays after the table has grown.
+const WRITE_ALL: &str = "
+    WITH written AS (
         INSERT INTO {steps} AS s (
             namespace_id, id, workflow_run_id, step_name, kind, status, config, context,
             output, error, started_at, finished_at, created_at, updated_at
@@ -343,25 +350,69 @@ const WRITE_STEPS: &str = "
             i.output, i.error, now() - i.ago * interval '1 second',
             CASE WHEN i.status <> 'running' THEN now() END,
             date_trunc('milliseconds', now() - i.ago * interval '1 second'), now()
-        FROM unnest($1, $2, $4, $5, $6, $7, $8, $9, $10, $11) WITH ORDINALITY
-            AS i (namespace_id, run_id, id, step_name, kind, status, context, output, error, ago, n)
-        WHERE i.n IN (SELECT n FROM owned)
-        ON CONFLICT (namespace_id, id) DO UPDATE SET
-            status = excluded.status,
-            output = excluded.output,
-            error = excluded.error,
-            finished_at = now(),
-            updated_at = now()
-        WHERE s.workflow_run_id = excluded.workflow_run_id AND excluded.status <> 'running'
-            AND s.status NOT IN ('completed', 'succeeded', 'failed')
-        RETURNING s.namespace_id, s.id
+        FROM unnest(
+            (SELECT $1), (SELECT $2), (SELECT $3), (SELECT $4), (SELECT $5), (SELECT $6),
+            (SELECT $7), (SELECT $8), (SELECT $9), (SELECT $10), (SELECT $11)
+        ) AS i (
+            namespace_id, run_id, worker_id, id, step_name, kind, status, context, output, error,
+            ago
+        )
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM {runs} r
+            WHERE r.namespace_id = i.namespace_id AND r.id = i.run_id
+                AND r.worker_id = i.worker_id AND (r.status = 'running') IS TRUE
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) owned
+        {or_end}
+        RETURNING s.id
+    ),
+    completed AS (
+        UPDATE {runs} r SET
+            status = 'completed', output = i.output, error = NULL, available_at = NULL,
+            finished_at = now(), updated_at = now()
+        FROM unnest((SELECT $12), (SELECT $13), (SELECT $14), (SELECT $15))
+            AS i (namespace_id, run_id, worker_id, output)
+        CROSS JOIN LATERAL (
+            SELECT r.ctid AS at FROM {runs} r
+            WHERE r.namespace_id = i.namespace_id AND r.id = i.run_id
+                AND r.worker_id = i.worker_id AND (r.status = 'running') IS TRUE
+                AND r.parent_step_attempt_id IS NULL
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) owned
+        WHERE r.ctid = owned.at
+        RETURNING r.id
     )
-    SELECT k.n, k.n IN (SELECT n FROM owned), (k.namespace_id, k.id) IN (SELECT * FROM written)
-    FROM unnest($1, $4) WITH ORDINALITY AS k (namespace_id, id, n)";
+    SELECT id FROM written UNION ALL SELECT id FROM completed";
 
-/// The status of an attempt that was not written.
-const STEP_STATUS: &str = "
-    SELECT status FROM {steps} WHERE namespace_id = $1 AND id = $2 AND workflow_run_id = $3";
+/// Writes one attempt as the above does, waiting for whoever has locked its run.
+const WRITE_STEP: &str = "
+    INSERT INTO {steps} AS s (
+        namespace_id, id, workflow_run_id, step_name, kind, status, config, context,
+        output, error, started_at, finished_at, created_at, updated_at
+    )
+    SELECT
+        $1, $4, $2, $5, $6, $7, '{}', $8, $9, $10, now() - $11 * interval '1 second',
+        CASE WHEN $7 <> 'running' THEN now() END,
+        date_trunc('milliseconds', now() - $11 * interval '1 second'), now()
+    FROM {runs} WHERE {owned} FOR NO KEY UPDATE
+    {or_end}
+    RETURNING s.id";
+
+const OR_END: &str = "
+    ON CONFLICT (namespace_id, id) DO UPDATE SET
+        status = excluded.status,
+        output = excluded.output,
+        error = excluded.error,
+        finished_at = now(),
+        updated_at = now()
+    WHERE s.workflow_run_id = excluded.workflow_run_id AND excluded.status <> 'running'
+        AND s.status NOT IN ('completed', 'succeeded', 'failed')";
+
+/// Of an attempt (`$4`) that was not written: whether its run is ours, and its status.
+const WHY_UNWRITTEN: &str = "
+    SELECT
+        EXISTS (SELECT 1 FROM {runs} WHERE {owned}),
+        (SELECT status FROM {steps} WHERE namespace_id = $1 AND id = $4 AND workflow_run_id = $2)";
 
 /// Locks the runs that a signal is for, in a fixed order and before their steps: the order in which
 /// their owners lock them.
@@ -383,7 +434,8 @@ const SEND_SIGNAL: &str = "
     allowed AS (
         SELECT 1 WHERE $5::text IS NULL OR EXISTS (
             SELECT 1 FROM {runs}
-            WHERE namespace_id = $1 AND id = $5 AND status = 'running' AND worker_id = $6
+            WHERE namespace_id = $1 AND id = $5 AND worker_id = $6
+                AND (status = 'running') IS TRUE
         )
     ),
     waiting AS (
@@ -405,7 +457,7 @@ const SEND_SIGNAL: &str = "
     woken AS (
         UPDATE {runs} r SET available_at = now(), updated_at = now()
         WHERE r.namespace_id = $1 AND r.id IN (SELECT workflow_run_id FROM delivered)
-            AND r.status IN ('pending', 'running', 'sleeping') AND r.worker_id IS NULL
+            AND (r.status IN ('pending', 'running', 'sleeping')) IS TRUE AND r.worker_id IS NULL
             AND (r.available_at IS NULL OR r.available_at > now())
         RETURNING r.id
     ),
@@ -441,8 +493,8 @@ pub(super) struct Statements {
     pub(super) retry: Query,
     pub(super) history: Query,
     pub(super) write_step: Query,
-    pub(super) write_steps: Query,
-    pub(super) step_status: Query,
+    pub(super) write_all: Query,
+    pub(super) why_unwritten: Query,
     pub(super) lock_receivers: Query,
     pub(super) send_signal: Query,
     pub(super) lazily: Query,
@@ -459,6 +511,7 @@ impl Statements {
             }
             for (name, value) in [
                 ("{find_by_key}", FIND_BY_KEY),
+                ("{or_end}", OR_END),
                 ("{lock_parents}", LOCK_PARENTS),
                 ("{owned}", OWNED),
                 ("{run_columns}", RUN_COLUMNS),
@@ -488,16 +541,11 @@ impl Statements {
         let failed = [TEXT, TEXT, TEXT, JSONB, TEXT, TIME];
         let new_run = [TEXT, TEXT, TEXT, TEXT, JSONB, JSONB, TEXT, TIME, TIME];
         let with = |more: &[Type]| [&new_run[..], more].concat();
-        let step_arrays = [
-            TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, JSONBS, JSONBS, JSONBS, FLOATS,
-        ];
         let claim = |claimable: &str, types: &[Type]| {
             Query::new(fill(CLAIM, &[("{claimable}", claimable)]), types)
         };
         let put_away =
             |state: &str, types: &[Type]| Query::new(fill(PUT_AWAY, &[("{state}", state)]), types);
-        let write =
-            |waiting: &str| Query::new(fill(WRITE_STEPS, &[("{waiting}", waiting)]), &step_arrays);
         Self {
             schema: schema.to_owned(),
             lock_owned: query(LOCK_OWNED, &[TEXT, TEXT, TEXT]),
@@ -526,9 +574,20 @@ impl Statements {
             park: put_away(PARK_STATE, &[TEXT, TEXT, TEXT, TIME, TEXTS]),
             retry: put_away(RETRY_STATE, &[TEXT, TEXT, TEXT, TIME, TEXTS, JSONB]),
             history: query(HISTORY, &[TEXT, TEXT]),
-            write_step: write(""),
-            write_steps: write("SKIP LOCKED"),
-            step_status: query(STEP_STATUS, &[TEXT, TEXT, TEXT]),
+            write_step: query(
+                WRITE_STEP,
+                &[
+                    TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, JSONB, JSONB, JSONB, FLOAT,
+                ],
+            ),
+            write_all: query(
+                WRITE_ALL,
+                &[
+                    TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, JSONBS, JSONBS, JSONBS,
+                    FLOATS, TEXTS, TEXTS, TEXTS, JSONBS,
+                ],
+            ),
+            why_unwritten: query(WHY_UNWRITTEN, &[TEXT, TEXT, TEXT, TEXT]),
             lock_receivers: query(LOCK_RECEIVERS, &[TEXT, TEXT]),
             send_signal: notifying(SEND_SIGNAL, 7, &[TEXT, TEXT, JSONB, TEXT, TEXT, TEXT, TEXT]),
             lazily: query("SET LOCAL synchronous_commit = off", &[]),

@@ -10,7 +10,7 @@ use super::news::News;
 use super::rows::{RUN_WIDTH, STEP_WIDTH};
 use super::runs::NewRunParams;
 use super::session::{Json, Param, WhenLost};
-use super::writer::Write;
+use super::writer::{StepWrite, Write};
 use super::{Inner, rows};
 use crate::backend::{
     BackendResult, EndedStep, History, ListSteps, NewRun, NewStepAttempt, Owner, Page, PageEdge,
@@ -79,8 +79,8 @@ impl Inner {
         owner: &Owner,
         attempt: NewStepAttempt,
     ) -> BackendResult<()> {
-        self.write_step(Write::new(owner.clone(), attempt, None))
-            .await
+        let step = StepWrite::new(owner.clone(), attempt, None);
+        self.write(Write::Step(step)).await
     }
 
     pub(super) async fn end_step(
@@ -88,8 +88,8 @@ impl Inner {
         owner: &Owner,
         ended: EndedStep,
     ) -> BackendResult<()> {
-        let write = Write::new(owner.clone(), ended.attempt, Some(ended.result));
-        self.write_step(write).await
+        let step = StepWrite::new(owner.clone(), ended.attempt, Some(ended.result));
+        self.write(Write::Step(step)).await
     }
 
     pub(super) async fn begin_child(

@@ -1,27 +1,61 @@
-//! Writes of step attempts, gathered: while some are on their way to the disk, those that come up
-//! wait and then share one statement and one commit.
+//! Small writes, gathered: while some are on their way to the disk, those that come up wait and then
+//! share a commit.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
-use tokio_postgres::Row;
 use workflow_core::{Interruption, Payload};
 
 use super::session::{Json, Param, WhenLost};
 use super::{Inner, fault, rows};
 use crate::backend::{BackendError, BackendResult, NewStepAttempt, Owner};
 
-/// How many statements are on their way at a time. More would leave less to share.
-const IN_FLIGHT: usize = 2;
+/// How many commits are on their way at a time. More would leave less to share.
+const IN_FLIGHT: usize = 1;
 
-/// How many attempts share a statement at most, and how many bytes of their values.
-const SHARED_ATTEMPTS: usize = 64;
+/// How many writes share a commit at most, and how many bytes of values.
+const SHARED_WRITES: usize = 64;
 const SHARED_BYTES: usize = 1 << 20;
 
+/// What shares a commit with others of its kind.
+pub(super) enum Write {
+    Step(StepWrite),
+    Completion(Completion),
+}
+
+impl Write {
+    /// No two writes of the same row share a statement.
+    fn row(&self) -> &Arc<str> {
+        match self {
+            Self::Step(step) => &step.attempt.id,
+            Self::Completion(completion) => &completion.owner.run_id,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Step(step) => step.bytes(),
+            Self::Completion(completion) => completion.output.size(),
+        }
+    }
+}
+
+/// A run to be completed.
+pub(super) struct Completion {
+    pub(super) owner: Owner,
+    pub(super) output: Payload,
+}
+
+impl Completion {
+    pub(super) fn output(&self) -> Option<Json<&str>> {
+        (!self.output.is_null()).then(|| Json(self.output.expose()))
+    }
+}
+
 /// A step attempt to be written.
-pub(super) struct Write {
+pub(super) struct StepWrite {
     owner: Owner,
     attempt: NewStepAttempt,
     /// `None` while it runs.
@@ -29,7 +63,7 @@ pub(super) struct Write {
     asked: Instant,
 }
 
-impl Write {
+impl StepWrite {
     pub(super) fn new(
         owner: Owner,
         attempt: NewStepAttempt,
@@ -51,6 +85,10 @@ impl Write {
         }
     }
 
+    fn context(&self) -> Option<Json<&str>> {
+        self.attempt.context.as_deref().map(Json)
+    }
+
     fn output(&self) -> Option<Json<&str>> {
         match &self.result {
             Some(Ok(output)) if !output.is_null() => Some(Json(output.expose())),
@@ -65,6 +103,11 @@ impl Write {
         }
     }
 
+    /// For how many seconds the attempt has run. The time in the queue is not the step's.
+    fn age(&self) -> f64 {
+        (self.attempt.begun_ago + self.asked.elapsed()).as_secs_f64()
+    }
+
     fn bytes(&self) -> usize {
         let context = self.attempt.context.as_ref().map_or(0, String::len);
         let result = match &self.result {
@@ -74,15 +117,6 @@ impl Write {
         };
         context + result
     }
-}
-
-/// What became of a write.
-enum Written {
-    Yes,
-    /// The run was not ours, or somebody held its row.
-    NotOwned,
-    /// The attempt has an end already.
-    EndedBefore,
 }
 
 struct Waiting {
@@ -106,20 +140,20 @@ impl Writer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next writes to share a statement. The same attempt twice has to wait its turn. Where
+    /// The next writes to share a commit. The same row twice has to wait its turn. Where
     /// nothing is left, `place` is given up.
     fn next(&self, place: &mut Place) -> Vec<Waiting> {
         let mut state = self.lock();
         let mut taken: Vec<Waiting> = Vec::new();
-        let mut ids = HashSet::new();
+        let mut rows = HashSet::new();
         let mut bytes = 0;
         while let Some(next) = state.queue.front() {
             bytes += next.write.bytes();
-            let full = taken.len() == SHARED_ATTEMPTS || bytes > SHARED_BYTES;
-            if !taken.is_empty() && (full || ids.contains(&next.write.attempt.id)) {
+            let full = taken.len() == SHARED_WRITES || bytes > SHARED_BYTES;
+            if !taken.is_empty() && (full || rows.contains(next.write.row())) {
                 break;
             }
-            ids.insert(Arc::clone(&next.write.attempt.id));
+            rows.insert(Arc::clone(next.write.row()));
             taken.extend(state.queue.pop_front());
         }
         if taken.is_empty() {
@@ -154,15 +188,16 @@ impl Drop for Place {
 }
 
 impl Inner {
-    /// Writes an attempt: alone where little else is being written, and with others otherwise.
-    pub(super) async fn write_step(self: &Arc<Self>, write: Write) -> BackendResult<()> {
+    /// Writes alone where nothing else is being written, and with others otherwise.
+    pub(super) async fn write(self: &Arc<Self>, write: Write) -> BackendResult<()> {
         let result = {
             let mut state = self.writer.lock();
+            let idle = state.in_flight == 0 && state.queue.is_empty();
             let free = state.in_flight < IN_FLIGHT;
             if free {
                 state.in_flight += 1;
             }
-            if free && state.queue.is_empty() {
+            if idle {
                 Err(write)
             } else {
                 let (done, result) = oneshot::channel();
@@ -199,6 +234,8 @@ impl Inner {
         self.runtime.spawn(async move {
             let inner = Arc::clone(&place.inner);
             loop {
+                // Those who wait for the last commit go on now, and many of them want to write next.
+                tokio::task::yield_now().await;
                 let waiting = inner.writer.next(&mut place);
                 match <[Waiting; 1]>::try_from(waiting) {
                     Ok([one]) => {
@@ -213,57 +250,97 @@ impl Inner {
         });
     }
 
-    /// Writes one attempt, waiting for whoever holds its run's row.
-    async fn write_alone(&self, write: &Write) -> BackendResult<()> {
-        let rows = Columns::of(std::slice::from_ref(write))
-            .execute(self, true)
-            .await?;
-        match written(&rows, std::slice::from_ref(write))?.as_slice() {
-            [Written::Yes] => Ok(()),
-            [Written::EndedBefore] => self.ended_before(write).await,
-            _ => Err(self.ownership_lost(&write.owner).await),
+    async fn write_alone(self: &Arc<Self>, write: &Write) -> BackendResult<()> {
+        match write {
+            Write::Step(step) => self.write_step(step).await,
+            Write::Completion(completion) => self.complete(completion).await,
         }
     }
 
-    /// What it means for a write that the attempt has an end already. The same one: it keeps its
-    /// first result. Another: what the owner believes of the history is wrong.
-    async fn ended_before(&self, write: &Write) -> BackendResult<()> {
+    /// Writes one attempt, waiting for whoever holds its run's row.
+    async fn write_step(&self, write: &StepWrite) -> BackendResult<()> {
         let (owner, attempt) = (&write.owner, &write.attempt);
-        let params: [Param<'_>; 3] = [&&*owner.namespace_id, &&*attempt.id, &&*owner.run_id];
-        let call = self.sql.step_status.with(&params);
+        let (kind, status) = (attempt.kind.as_str(), write.status());
+        let (context, output, error) = (write.context(), write.output(), write.error());
+        let age = write.age();
+        let params: [Param<'_>; 11] = [
+            &&*owner.namespace_id,
+            &&*owner.run_id,
+            &&*owner.worker_id,
+            &&*attempt.id,
+            &&*attempt.step_name,
+            &kind,
+            &status,
+            &context,
+            &output,
+            &error,
+            &age,
+        ];
+        let call = self.sql.write_step.with(&params);
+        let written = self.sessions.one(WhenLost::Again, call).await?;
+        match written.is_empty() {
+            false => Ok(()),
+            true => self.unwritten(write).await,
+        }
+    }
+
+    /// What it means for a write that it changed nothing. That the attempt has begun, or has this end,
+    /// is what it was to do: the answer was lost the first time. Another end: what the owner believes
+    /// of the history is wrong.
+    async fn unwritten(&self, write: &StepWrite) -> BackendResult<()> {
+        let (owner, attempt) = (&write.owner, &write.attempt);
+        let params: [Param<'_>; 4] = [
+            &&*owner.namespace_id,
+            &&*owner.run_id,
+            &&*owner.worker_id,
+            &&*attempt.id,
+        ];
+        let call = self.sql.why_unwritten.with(&params);
         let rows = self.sessions.one(WhenLost::Again, call).await?;
-        let status: Option<String> = match rows.first() {
-            Some(row) => Some(rows::value(row, 0)?),
-            None => None,
+        let (owned, status): (bool, Option<String>) = match rows.first() {
+            Some(row) => (rows::value(row, 0)?, rows::value(row, 1)?),
+            None => (false, None),
         };
+        if !owned {
+            return Err(self.ownership_lost(owner).await);
+        }
         match (write.status(), status.as_deref()) {
-            ("completed", Some("completed" | "succeeded")) | ("failed", Some("failed")) => Ok(()),
+            ("running", Some(_))
+            | ("completed", Some("completed" | "succeeded"))
+            | ("failed", Some("failed")) => Ok(()),
             _ => Err(BackendError::OwnershipLost {
                 reason: Interruption::LeaseLost,
             }),
         }
     }
 
-    /// Writes attempts in one statement. What cannot be written that way is tried alone, so that
-    /// one caller's trouble is not another's.
+    /// Writes in one statement. What cannot be written that way is tried alone, so that one caller's
+    /// trouble is not another's.
     async fn write_together(self: &Arc<Self>, waiting: Vec<Waiting>) {
-        let (writes, done): (Vec<_>, Vec<_>) =
-            waiting.into_iter().map(|w| (w.write, w.done)).unzip();
-        let result = Columns::of(&writes).execute(self, false).await;
-        let result = result.and_then(|rows| written(&rows, &writes));
-        let outcomes = match result {
-            Ok(outcomes) => outcomes,
+        let mut steps = Vec::new();
+        let mut completions = Vec::new();
+        for Waiting { write, .. } in &waiting {
+            match write {
+                Write::Step(step) => steps.push(step),
+                Write::Completion(completion) => completions.push(completion),
+            }
+        }
+        let written = match self.write_all(&steps, &completions).await {
+            Ok(written) => written,
             Err(error) if error.is_transient() || matches!(error, BackendError::Closed) => {
-                for done in done {
+                for Waiting { done, .. } in waiting {
                     let _ = done.send(Err(fault::copy(&error)));
                 }
                 return;
             }
             // A value that the database refuses: whose it is shows when each is tried alone.
-            Err(_) => writes.iter().map(|_| Written::NotOwned).collect(),
+            Err(_) => HashSet::new(),
         };
-        for ((write, done), outcome) in writes.into_iter().zip(done).zip(outcomes) {
-            if let Written::Yes = outcome {
+        for Waiting { write, done } in waiting {
+            if written.contains(&**write.row()) {
+                if let Write::Completion(completion) = &write {
+                    self.ended(&completion.owner.run_id, false);
+                }
                 let _ = done.send(Ok(()));
             } else {
                 let inner = Arc::clone(self);
@@ -273,10 +350,57 @@ impl Inner {
             }
         }
     }
+
+    /// Gives the ids of the attempts and runs that were written.
+    async fn write_all(
+        &self,
+        steps: &[&StepWrite],
+        completions: &[&Completion],
+    ) -> BackendResult<HashSet<String>> {
+        let steps = StepColumns::of(steps);
+        let completions = CompletionColumns::of(completions);
+        let mut params = steps.params().to_vec();
+        params.extend(completions.params());
+        let call = self.sql.write_all.with(&params);
+        let rows = self.sessions.one(WhenLost::Again, call).await?;
+        rows.iter().map(|row| rows::value(row, 0)).collect()
+    }
 }
 
-/// The columns of a statement's input.
-struct Columns<'a> {
+fn column<'a, W, T>(writes: &[&'a W], get: impl Fn(&'a W) -> T) -> Vec<T> {
+    writes.iter().map(|write| get(write)).collect()
+}
+
+/// The columns of completed runs.
+struct CompletionColumns<'a> {
+    namespace_ids: Vec<&'a str>,
+    run_ids: Vec<&'a str>,
+    worker_ids: Vec<&'a str>,
+    outputs: Vec<Option<Json<&'a str>>>,
+}
+
+impl<'a> CompletionColumns<'a> {
+    fn of(writes: &[&'a Completion]) -> Self {
+        Self {
+            namespace_ids: column(writes, |w| &*w.owner.namespace_id),
+            run_ids: column(writes, |w| &*w.owner.run_id),
+            worker_ids: column(writes, |w| &*w.owner.worker_id),
+            outputs: column(writes, Completion::output),
+        }
+    }
+
+    fn params(&self) -> [Param<'_>; 4] {
+        [
+            &self.namespace_ids,
+            &self.run_ids,
+            &self.worker_ids,
+            &self.outputs,
+        ]
+    }
+}
+
+/// The columns of step attempts.
+struct StepColumns<'a> {
     namespace_ids: Vec<&'a str>,
     run_ids: Vec<&'a str>,
     worker_ids: Vec<&'a str>,
@@ -290,11 +414,8 @@ struct Columns<'a> {
     ages: Vec<f64>,
 }
 
-impl<'a> Columns<'a> {
-    fn of(writes: &'a [Write]) -> Self {
-        fn column<'a, T>(writes: &'a [Write], get: impl Fn(&'a Write) -> T) -> Vec<T> {
-            writes.iter().map(get).collect()
-        }
+impl<'a> StepColumns<'a> {
+    fn of(writes: &[&'a StepWrite]) -> Self {
         Self {
             namespace_ids: column(writes, |w| &*w.owner.namespace_id),
             run_ids: column(writes, |w| &*w.owner.run_id),
@@ -302,19 +423,16 @@ impl<'a> Columns<'a> {
             ids: column(writes, |w| &*w.attempt.id),
             names: column(writes, |w| &*w.attempt.step_name),
             kinds: column(writes, |w| w.attempt.kind.as_str()),
-            statuses: column(writes, Write::status),
-            contexts: column(writes, |w| w.attempt.context.as_deref().map(Json)),
-            outputs: column(writes, Write::output),
-            errors: column(writes, Write::error),
-            // The time in the queue is not the step's.
-            ages: column(writes, |w| {
-                (w.attempt.begun_ago + w.asked.elapsed()).as_secs_f64()
-            }),
+            statuses: column(writes, StepWrite::status),
+            contexts: column(writes, StepWrite::context),
+            outputs: column(writes, StepWrite::output),
+            errors: column(writes, StepWrite::error),
+            ages: column(writes, StepWrite::age),
         }
     }
 
-    async fn execute(&self, inner: &Inner, alone: bool) -> BackendResult<Vec<Row>> {
-        let params: [Param<'_>; 11] = [
+    fn params(&self) -> [Param<'_>; 11] {
+        [
             &self.namespace_ids,
             &self.run_ids,
             &self.worker_ids,
@@ -326,33 +444,6 @@ impl<'a> Columns<'a> {
             &self.outputs,
             &self.errors,
             &self.ages,
-        ];
-        let statement = if alone {
-            &inner.sql.write_step
-        } else {
-            &inner.sql.write_steps
-        };
-        let call = statement.with(&params);
-        inner.sessions.one(WhenLost::Again, call).await
+        ]
     }
-}
-
-/// What the statement says of each of the writes.
-fn written(answers: &[Row], writes: &[Write]) -> BackendResult<Vec<Written>> {
-    let mut outcomes: Vec<Written> = writes.iter().map(|_| Written::NotOwned).collect();
-    for answer in answers {
-        let n: i64 = rows::value(answer, 0)?;
-        let owned: bool = rows::value(answer, 1)?;
-        let written: bool = rows::value(answer, 2)?;
-        let at = usize::try_from(n - 1).unwrap_or(usize::MAX);
-        let (Some(outcome), Some(write)) = (outcomes.get_mut(at), writes.get(at)) else {
-            continue;
-        };
-        *outcome = match (owned, written || write.result.is_none()) {
-            (true, true) => Written::Yes,
-            (true, false) => Written::EndedBefore,
-            (false, _) => Written::NotOwned,
-        };
-    }
-    Ok(outcomes)
 }
