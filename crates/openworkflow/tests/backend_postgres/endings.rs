@@ -113,3 +113,69 @@ async fn a_run_can_be_canceled_until_it_has_ended() {
         .await;
     assert!(matches!(cancel("old").await, Cancellation::Canceled));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_completed_together_do_not_share_their_troubles() {
+    complete_together(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_output_that_is_refused_is_refused_alone() {
+    complete_together(Some(3)).await;
+}
+
+/// Completes runs at the same time, one of them with an output that jsonb cannot hold.
+async fn complete_together(refused: Option<usize>) {
+    let f = Fixture::new().await;
+    let mut owners = Vec::new();
+    for n in 0..60 {
+        let id = format!("r{n}");
+        owners.push(match n % 6 {
+            // Its parent waits.
+            4 => f.family(&format!("parent-of-{id}"), &id).await.1,
+            _ => f.claimed(&id, "w").await,
+        });
+    }
+    let stolen = |n: usize| n % 6 == 1;
+    let results = at_once(owners.into_iter().enumerate().map(|(n, mut owner)| {
+        let backend = f.backend.clone();
+        if stolen(n) {
+            owner = Owner::new(NS, &*owner.run_id, "not-the-owner");
+        }
+        let output = match refused == Some(n) {
+            true => r#""\u0000""#.to_owned(),
+            false => n.to_string(),
+        };
+        async move {
+            // Among writes of steps, as in a worker.
+            let step = done(&format!("s{n}"), "1");
+            let written = backend.end_step(&owner, step).await;
+            assert_eq!(written.is_ok(), !stolen(n), "{written:?}");
+            (n, backend.end_execution(&owner, complete(&output)).await)
+        }
+    }))
+    .await;
+    for (n, result) in results {
+        let id = format!("r{n}");
+        if stolen(n) || refused == Some(n) {
+            match stolen(n) {
+                true => assert_lost(result, Interruption::LeaseLost),
+                false => assert!(!result.unwrap_err().is_transient()),
+            }
+            assert!(f.holds(&id, "status = 'running' AND worker_id = 'w'").await);
+            continue;
+        }
+        result.unwrap();
+        let row = f.run(&id).await;
+        assert_eq!(
+            (&row["status"], &row["output"]),
+            (&json!("completed"), &json!(n))
+        );
+        assert_eq!(row["available_at"], Value::Null);
+        assert_ne!(row["finished_at"], Value::Null);
+        if n % 6 == 4 {
+            let parent = format!("parent-of-{id}");
+            assert!(f.holds(&parent, "available_at <= now()").await, "{parent}");
+        }
+    }
+}

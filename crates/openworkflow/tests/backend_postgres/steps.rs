@@ -195,3 +195,38 @@ async fn attempts_of_other_runs_and_of_old_versions_are_treated_as_such() {
     f.backend.end_step(&owner, done("odd", "9")).await.unwrap();
     assert_eq!(f.step("odd").await["status"], "completed");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_somebody_has_locked_holds_up_no_other() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("locked", "w1").await;
+    let other = f.claimed("other", "w2").await;
+    f.sql("BEGIN; SELECT 1 FROM {schema}.workflow_runs WHERE id = 'locked' FOR UPDATE")
+        .await;
+    let backend = f.backend.clone();
+    let held_up = tokio::spawn(async move { backend.end_step(&owner, done("late", "1")).await });
+    // The server waits, with the only commit that is on its way.
+    let waiting = format!(
+        "SELECT 1 FROM pg_stat_activity
+         WHERE wait_event_type = 'Lock' AND query LIKE '%{}%'",
+        f.schema
+    );
+    let looking = support::client().await;
+    while looking.query(&waiting, &[]).await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let backend = f.backend.clone();
+    let others = async move {
+        for n in 0..3 {
+            let ended = done(&format!("s{n}"), "1");
+            backend.end_step(&other, ended).await.unwrap();
+        }
+        backend.end_execution(&other, complete("1")).await.unwrap();
+    };
+    let others = tokio::time::timeout(Duration::from_secs(30), others).await;
+    others.expect("the others go on");
+    assert!(!held_up.is_finished());
+    f.sql("COMMIT").await;
+    held_up.await.unwrap().unwrap();
+    assert_eq!(f.step("late").await["status"], "completed");
+}

@@ -3,7 +3,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use workflow_core::{Interruption, Payload};
@@ -14,6 +14,10 @@ use crate::backend::{BackendError, BackendResult, NewStepAttempt, Owner};
 
 /// How many commits are on their way at a time. More would leave less to share.
 const IN_FLIGHT: usize = 1;
+
+/// How long others wait for a commit. One that waits for a lock, or for a connection that is stuck, is
+/// its own callers' trouble from then on.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How many writes share a commit at most, and how many bytes of values.
 const SHARED_WRITES: usize = 64;
@@ -172,18 +176,39 @@ struct Place {
     by_task: bool,
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        if !self.held {
+impl Place {
+    fn pass_on(&mut self) {
+        if !std::mem::take(&mut self.held) {
             return;
         }
         let mut state = self.inner.writer.lock();
-        if self.by_task || state.queue.is_empty() {
+        if state.queue.is_empty() {
             state.in_flight -= 1;
         } else {
             drop(state);
             self.inner.write_queued();
         }
+    }
+
+    /// Waits for a write, and holds the place no longer than others have patience.
+    async fn hold<T>(&mut self, write: impl Future<Output = T>) -> T {
+        let mut write = std::pin::pin!(write);
+        match tokio::time::timeout(PATIENCE, &mut write).await {
+            Ok(written) => written,
+            Err(_) => {
+                self.pass_on();
+                write.await
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.by_task && std::mem::take(&mut self.held) {
+            self.inner.writer.lock().in_flight -= 1;
+        }
+        self.pass_on();
     }
 }
 
@@ -207,12 +232,12 @@ impl Inner {
         };
         match result {
             Err(write) => {
-                let _place = Place {
+                let mut place = Place {
                     inner: Arc::clone(self),
                     held: true,
                     by_task: false,
                 };
-                self.write_alone(&write).await
+                place.hold(self.write_alone(&write)).await
             }
             Ok((result, free)) => {
                 if free {
@@ -233,18 +258,18 @@ impl Inner {
         };
         self.runtime.spawn(async move {
             let inner = Arc::clone(&place.inner);
-            loop {
+            while place.held {
                 // Those who wait for the last commit go on now, and many of them want to write next.
                 tokio::task::yield_now().await;
                 let waiting = inner.writer.next(&mut place);
                 match <[Waiting; 1]>::try_from(waiting) {
                     Ok([one]) => {
-                        let result = inner.write_alone(&one.write).await;
+                        let result = place.hold(inner.write_alone(&one.write)).await;
                         // A caller that is gone needs no answer.
                         let _ = one.done.send(result);
                     }
                     Err(none) if none.is_empty() => return,
-                    Err(several) => inner.write_together(several).await,
+                    Err(several) => place.hold(inner.write_together(several)).await,
                 }
             }
         });
