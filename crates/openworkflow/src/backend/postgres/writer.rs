@@ -20,7 +20,7 @@ const IN_FLIGHT: usize = 1;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How many writes share a commit at most, and how many bytes of values.
-const SHARED_WRITES: usize = 64;
+const SHARED_WRITES: usize = 256;
 const SHARED_BYTES: usize = 1 << 20;
 
 /// What shares a commit with others of its kind.
