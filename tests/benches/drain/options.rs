@@ -16,7 +16,7 @@ usage: cargo bench -p openworkflow-tests --bench drain -- [OPTIONS]
 
   --backend LIST      kinds of database (sqlite,postgres)
   --concurrency LIST  runs at a time, separated by commas (1,10,100)
-  --runs N            runs per drain (300 at concurrency 1, 2000 at 10, 4000 at 100)
+  --runs N            runs per drain (600 at concurrency 1, 2000 at 10, 4000 at 100)
   --npm-runs N        runs per drain with npm's package (40 at concurrency 1, else 300)
   --repetitions N     how often everything is measured; medians are reported (5)
   --without-npm       leave npm's package out
@@ -118,7 +118,7 @@ impl Options {
 
     pub(crate) fn runs(&self, concurrency: u32) -> u32 {
         self.runs.unwrap_or(match concurrency {
-            0..5 => 300,
+            0..5 => 600,
             5..50 => 2000,
             _ => 4000,
         })
