@@ -2,7 +2,6 @@
 //! with every span collected.
 
 use std::collections::{HashMap, HashSet};
-use std::future::Future;
 
 use openworkflow::backend::{StepAttempt, StepAttemptKind, WorkflowRun};
 use openworkflow::otel::OtelInterceptor;
@@ -10,11 +9,9 @@ use openworkflow::otel::opentelemetry::trace::SpanId;
 use openworkflow::otel::opentelemetry_sdk::trace::SpanData;
 use openworkflow::otel::testing::SpanCollector;
 use openworkflow_tests::random::{
-    Database, Outcome, Program, Setup, SqliteFile, config, drive, programs,
+    Checked, Database, Outcome, Program, Setup, SqliteFile, block_on, config, drive, programs,
 };
 use proptest::prelude::*;
-
-type Checked = Result<(), TestCaseError>;
 
 /// Runs a program with every span collected.
 async fn traced(
@@ -180,14 +177,6 @@ async fn check_crashed(program: Program, concurrency: usize, crashes: Vec<u32>) 
     let (outcome, spans) = traced(&program, concurrency, &crashes).await;
     prop_assert_eq!(&outcome.violations, &Vec::<String>::new());
     check_trace(&program, &spans)
-}
-
-fn block_on(check: impl Future<Output = Checked>) -> Checked {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(check)
 }
 
 proptest! {

@@ -4,7 +4,6 @@
 //! `PROPTEST_CASES` sets how many programs are made up. A failure prints the program, made as small as
 //! possible, and its seed is kept in `random_workflows/mod.regressions` to be tried first from then on.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,7 +12,9 @@ use openworkflow::{
     BoxFuture, CreateRun, CreatedRun, ExecuteRun, ExecutionOutcome, Interceptor, Next, Result,
     StepCall, StepOutcome, WorkerBuilder, async_trait,
 };
-use openworkflow_tests::random::{Database, Program, Setup, config, drive, programs};
+use openworkflow_tests::random::{
+    Checked, Database, Program, Setup, block_on, config, drive, programs,
+};
 
 use proptest::prelude::*;
 use tower::limit::ConcurrencyLimitLayer;
@@ -84,8 +85,6 @@ fn with_interceptors(worker: WorkerBuilder, witness: &Arc<Witness>) -> WorkerBui
         .layer(TimeoutLayer::new(Duration::from_secs(600)))
 }
 
-type Checked = std::result::Result<(), TestCaseError>;
-
 /// Runs a program as it is, and again with interceptors.
 async fn check_interceptors(program: Program, concurrency: usize) -> Checked {
     let setup = Setup {
@@ -144,14 +143,6 @@ async fn check_crashes(
     );
     prop_assert_eq!(&crashed.result, &expected.result, "{} crashes", times);
     Ok(())
-}
-
-fn block_on(check: impl Future<Output = Checked>) -> Checked {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(check)
 }
 
 proptest! {

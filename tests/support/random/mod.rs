@@ -3,7 +3,9 @@
 //! A [`Program`] is data: the input of one workflow that interprets it. [`drive`] runs a program on
 //! any database from start to end, with or without crashes, and tells what came of it.
 
-use proptest::test_runner::{Config, FileFailurePersistence};
+use std::future::Future;
+
+use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError};
 
 mod crash;
 mod drive;
@@ -31,4 +33,20 @@ pub fn config(cases: u32) -> Config {
         config.cases = cases;
     }
     config
+}
+
+/// What a property says of one case.
+pub type Checked = Result<(), TestCaseError>;
+
+/// Checks one case on a runtime of its own.
+///
+/// # Errors
+///
+/// What the check finds wrong.
+pub fn block_on(check: impl Future<Output = Checked>) -> Checked {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(check)
 }
