@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use openworkflow_tests::Database;
+use openworkflow_tests::{Database, TIME_COLUMNS};
 use serde_json::{Value, json};
 
 use super::workflows::{BUSY, PHASES};
-use super::{By, Sdk, SharedDatabase, Site, TIMES};
+use super::{By, Sdk, SharedDatabase, Site};
 use crate::Db;
 
 super::checks! {
@@ -165,7 +165,7 @@ async fn rows_of_both_have_times_of_one_form(sdk: Sdk) {
         site.park_by(first, &parked, 1).await;
     }
     let mut times = 0;
-    for (table, columns) in TIMES {
+    for (table, columns) in TIME_COLUMNS {
         for column in columns {
             let values = format!("SELECT {column} FROM {table} WHERE {column} IS NOT NULL");
             for row in site.db.query(&values).await {

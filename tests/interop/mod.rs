@@ -59,26 +59,6 @@ fn named(name: &str) -> Workflow {
     found.unwrap_or_else(|| panic!("no workflow is called {name}"))
 }
 
-/// The columns with times.
-const TIMES: [(&str, &[&str]); 3] = [
-    (
-        "workflow_runs",
-        &[
-            "available_at",
-            "deadline_at",
-            "started_at",
-            "finished_at",
-            "created_at",
-            "updated_at",
-        ],
-    ),
-    (
-        "step_attempts",
-        &["started_at", "finished_at", "created_at", "updated_at"],
-    ),
-    ("workflow_signals", &["created_at"]),
-];
-
 /// Makes tests of checks: `both` with either release of the SDK, `current` with the newer one only.
 macro_rules! checks {
     (both: $($both:ident),* $(,)?; current: $($current:ident),* $(,)?) => {

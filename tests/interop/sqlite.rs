@@ -6,13 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use openworkflow::Sqlite;
 use openworkflow::backend::{Backend, BackendResult};
-use openworkflow_tests::Database;
-use rusqlite::Connection;
-use rusqlite::types::ValueRef;
+use openworkflow_tests::{Database, RawSqlite, TIME_COLUMNS};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{SharedDatabase, TIMES};
+use super::SharedDatabase;
 
 /// A file in a folder of its own.
 #[derive(Debug)]
@@ -20,19 +18,6 @@ pub(crate) struct SharedSqlite {
     store: OnceLock<Sqlite>,
     path: PathBuf,
     _folder: TempDir,
-}
-
-impl SharedSqlite {
-    fn connect(&self) -> Connection {
-        let connection = Connection::open(&self.path).expect("the file opens");
-        connection
-            .busy_timeout(Duration::from_secs(10))
-            .expect("a busy timeout can be set");
-        connection
-            .execute_batch("PRAGMA foreign_keys = ON; PRAGMA synchronous = OFF")
-            .expect("pragmas can be set");
-        connection
-    }
 }
 
 impl SharedDatabase for SharedSqlite {
@@ -118,7 +103,7 @@ impl Database for SharedSqlite {
             format!("strftime('%Y-%m-%dT%H:%M:%fZ', {time}, '-{seconds:.3} seconds')")
         };
         let mut statements = String::from("BEGIN IMMEDIATE;");
-        for (table, columns) in TIMES {
+        for (table, columns) in TIME_COLUMNS {
             for column in columns {
                 let set = earlier(column);
                 statements += &format!("UPDATE {table} SET {column} = {set};");
@@ -137,33 +122,10 @@ impl Database for SharedSqlite {
     }
 
     async fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
-        let connection = self.connect();
-        let mut statement = connection
-            .prepare(sql)
-            .unwrap_or_else(|error| panic!("{sql}: {error}"));
-        let columns = statement.column_count();
-        let rows = statement.query_map([], |row| {
-            (0..columns)
-                .map(|index| Ok(text(row.get_ref(index)?)))
-                .collect()
-        });
-        rows.and_then(Iterator::collect)
-            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+        RawSqlite(&self.path).query(sql)
     }
 
     async fn execute(&self, sql: &str) {
-        self.connect()
-            .execute_batch(sql)
-            .unwrap_or_else(|error| panic!("{sql}: {error}"));
-    }
-}
-
-fn text(value: ValueRef<'_>) -> Option<String> {
-    match value {
-        ValueRef::Null => None,
-        ValueRef::Integer(number) => Some(number.to_string()),
-        ValueRef::Real(number) => Some(number.to_string()),
-        ValueRef::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
-        ValueRef::Blob(bytes) => Some(format!("{} bytes", bytes.len())),
+        RawSqlite(&self.path).execute(sql);
     }
 }

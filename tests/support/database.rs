@@ -304,3 +304,23 @@ impl SignalRow {
         }
     }
 }
+
+/// The columns with times, by table.
+pub const TIME_COLUMNS: [(&str, &[&str]); 3] = [
+    (
+        "workflow_runs",
+        &[
+            "available_at",
+            "deadline_at",
+            "started_at",
+            "finished_at",
+            "created_at",
+            "updated_at",
+        ],
+    ),
+    (
+        "step_attempts",
+        &["started_at", "finished_at", "created_at", "updated_at"],
+    ),
+    ("workflow_signals", &["created_at"]),
+];

@@ -40,8 +40,8 @@ pub mod random;
 mod sqlite;
 pub mod store;
 
-pub use database::{Database, RunRow, SignalRow, StepRow};
+pub use database::{Database, RunRow, SignalRow, StepRow, TIME_COLUMNS};
 pub use harness::Harness;
 pub use postgres::PostgresDatabase;
 pub use probe::{Gate, Log, wait_for, wait_until};
-pub use sqlite::SqliteDatabase;
+pub use sqlite::{RawSqlite, SqliteDatabase};

@@ -9,8 +9,8 @@ use openworkflow::backend::Backend;
 use tokio::sync::Mutex;
 use tokio_postgres::SimpleQueryMessage;
 
-use crate::Database;
 use crate::postgres_server;
+use crate::{Database, TIME_COLUMNS};
 
 /// A schema on the server that `OPENWORKFLOW_TEST_POSTGRES_URL` names, or on a throw-away one.
 pub struct PostgresDatabase {
@@ -135,19 +135,13 @@ impl fmt::Debug for PostgresDatabase {
 /// Moves every time in the tables into the past, which is to the rows as if time had passed.
 pub(crate) async fn shift(session: &tokio_postgres::Client, by: Duration) {
     let by = format!("interval '{} seconds'", by.as_secs_f64());
-    let columns = |names: &[&str]| {
-        let moved: Vec<_> = names.iter().map(|c| format!("{c} = {c} - {by}")).collect();
-        moved.join(", ")
-    };
-    let runs = columns(&[
-        "available_at",
-        "deadline_at",
-        "started_at",
-        "finished_at",
-        "created_at",
-        "updated_at",
-    ]);
-    let steps = columns(&["started_at", "finished_at", "created_at", "updated_at"]);
+    let moved = TIME_COLUMNS.map(|(table, columns)| {
+        let columns: Vec<_> = columns
+            .iter()
+            .map(|c| format!("{c} = {c} - {by}"))
+            .collect();
+        format!("UPDATE {table} SET {};", columns.join(", "))
+    });
     let waits: Vec<_> = ["resumeAt", "timeoutAt"]
         .iter()
         .map(|member| {
@@ -162,11 +156,10 @@ pub(crate) async fn shift(session: &tokio_postgres::Client, by: Duration) {
     let sql = format!(
         "BEGIN;
          LOCK TABLE workflow_runs, step_attempts, workflow_signals IN EXCLUSIVE MODE;
-         UPDATE workflow_runs SET {runs};
-         UPDATE step_attempts SET {steps};
          {}
-         UPDATE workflow_signals SET created_at = created_at - {by};
+         {}
          COMMIT",
+        moved.concat(),
         waits.concat()
     );
     // Those who hold a row and want another may wait for us as we wait for them.

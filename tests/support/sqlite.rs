@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use openworkflow::{Clock, Sqlite};
 use rusqlite::Connection;
-use rusqlite::types::Value;
+use rusqlite::types::ValueRef;
 use tempfile::TempDir;
 
 use crate::Database;
@@ -26,21 +26,14 @@ impl SqliteDatabase {
         &self.path
     }
 
+    fn raw(&self) -> RawSqlite<'_> {
+        RawSqlite(&self.path)
+    }
+
     /// The clock that everything in the database goes by.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
-    }
-
-    fn connect(&self) -> Connection {
-        let connection = Connection::open(&self.path).expect("the file opens");
-        connection
-            .busy_timeout(Duration::from_secs(10))
-            .expect("a busy timeout can be set");
-        connection
-            .execute_batch("PRAGMA foreign_keys = ON; PRAGMA synchronous = OFF")
-            .expect("pragmas can be set");
-        connection
     }
 }
 
@@ -84,6 +77,37 @@ impl Database for SqliteDatabase {
     }
 
     async fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        self.raw().query(sql)
+    }
+
+    async fn execute(&self, sql: &str) {
+        self.raw().execute(sql);
+    }
+}
+
+/// A SQLite file past the library, for looking at rows and for changing them.
+#[derive(Debug)]
+pub struct RawSqlite<'a>(pub &'a Path);
+
+impl RawSqlite<'_> {
+    fn connect(&self) -> Connection {
+        let connection = Connection::open(self.0).expect("the file opens");
+        connection
+            .busy_timeout(Duration::from_secs(10))
+            .expect("a busy timeout can be set");
+        connection
+            .execute_batch("PRAGMA foreign_keys = ON; PRAGMA synchronous = OFF")
+            .expect("pragmas can be set");
+        connection
+    }
+
+    /// The rows of a query, as text.
+    ///
+    /// # Panics
+    ///
+    /// Where SQLite refuses it.
+    #[must_use]
+    pub fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
         let connection = self.connect();
         let mut statement = connection
             .prepare(sql)
@@ -91,26 +115,31 @@ impl Database for SqliteDatabase {
         let columns = statement.column_count();
         let rows = statement.query_map([], |row| {
             (0..columns)
-                .map(|index| Ok(text(row.get(index)?)))
+                .map(|index| Ok(text(row.get_ref(index)?)))
                 .collect()
         });
         rows.and_then(Iterator::collect)
             .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    async fn execute(&self, sql: &str) {
+    /// Executes statements.
+    ///
+    /// # Panics
+    ///
+    /// Where SQLite refuses one.
+    pub fn execute(&self, sql: &str) {
         self.connect()
             .execute_batch(sql)
             .unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 }
 
-fn text(value: Value) -> Option<String> {
+fn text(value: ValueRef<'_>) -> Option<String> {
     match value {
-        Value::Null => None,
-        Value::Integer(number) => Some(number.to_string()),
-        Value::Real(number) => Some(number.to_string()),
-        Value::Text(text) => Some(text),
-        Value::Blob(bytes) => Some(format!("{} bytes", bytes.len())),
+        ValueRef::Null => None,
+        ValueRef::Integer(number) => Some(number.to_string()),
+        ValueRef::Real(number) => Some(number.to_string()),
+        ValueRef::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(bytes) => Some(format!("{} bytes", bytes.len())),
     }
 }
