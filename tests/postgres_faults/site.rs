@@ -96,12 +96,12 @@ impl Site {
     /// How many runs are not over, by a connection of its own.
     pub(crate) async fn unfinished(&self) -> i64 {
         let sql = "SELECT count(*) FROM workflow_runs WHERE status IN ('pending', 'running')";
-        self.session()
-            .await
-            .query_one(sql, &[])
-            .await
-            .unwrap()
-            .get(0)
+        self.look_up(sql).await.get(0)
+    }
+
+    async fn look_up(&self, sql: &str) -> tokio_postgres::Row {
+        let row = self.session().await.query_one(sql, &[]).await;
+        row.unwrap()
     }
 
     /// Waits until every run is over.
@@ -121,12 +121,7 @@ impl Site {
         let sql = "SELECT coalesce(json_agg(r), '[]')::text FROM (
             SELECT r.*, (SELECT json_agg(s) FROM step_attempts s WHERE s.workflow_run_id = r.id)
             FROM workflow_runs r WHERE status IN ('pending', 'running') LIMIT 3) r";
-        self.session()
-            .await
-            .query_one(sql, &[])
-            .await
-            .unwrap()
-            .get(0)
+        self.look_up(sql).await.get(0)
     }
 
     /// A connection that sees this schema's tables.
