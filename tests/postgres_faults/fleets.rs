@@ -53,7 +53,7 @@ async fn a_rolling_restart_loses_and_doubles_nothing() {
         started.extend(site.start(60).await);
         let mut next = site.process(LEASE);
         std::mem::swap(&mut next, &mut processes[round % 2]);
-        next.terminate();
+        next.terminate().await;
         next.stopped().await;
     }
     let begin = Instant::now();

@@ -1,11 +1,11 @@
 //! A schema on a server, the worker processes on it, and the client that they work for.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use openworkflow::{Client, Postgres, Worker};
-use openworkflow_tests::{fleet, postgres_server, wait_for};
+use openworkflow_tests::{fleet, postgres_server, wait_for, wait_until};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
@@ -73,7 +73,9 @@ impl Site {
             .arg(lease.as_millis().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        Process(command.spawn().unwrap())
+        let child = command.spawn().unwrap();
+        let ready = fleet::ready(self.folder(), child.id());
+        Process { child, ready }
     }
 
     /// Starts `count` runs. There are few different inputs.
@@ -195,21 +197,28 @@ async fn let_go(server: String, schema: String, store: Postgres) {
 const GO: u64 = 1000;
 
 /// A worker in a process of its own. It is killed at the end, if not before.
-pub(crate) struct Process(Child);
+pub(crate) struct Process {
+    child: Child,
+    ready: PathBuf,
+}
 
 impl Process {
     pub(crate) fn id(&self) -> u32 {
-        self.0.id()
+        self.child.id()
     }
 
     /// Ends it as `kill -9` does.
     pub(crate) fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
-    /// Asks it to stop, as an orchestrator does that rolls out a new version.
-    pub(crate) fn terminate(&self) {
+    /// Asks it to stop, as an orchestrator does that rolls out a new version: once it is up.
+    pub(crate) async fn terminate(&self) {
+        wait_until("the worker process is ready", || async {
+            self.ready.exists()
+        })
+        .await;
         let done = Command::new("kill").arg(self.id().to_string()).status();
         assert!(done.unwrap().success());
     }
@@ -217,7 +226,7 @@ impl Process {
     /// Waits until it has stopped by itself.
     pub(crate) async fn stopped(&mut self) {
         let status = wait_for("the worker process stops", || {
-            let status = self.0.try_wait().unwrap();
+            let status = self.child.try_wait().unwrap();
             async move { status }
         });
         assert!(status.await.success(), "it stops without an error");
@@ -227,8 +236,8 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // It may be gone already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -62,6 +62,12 @@ pub fn register(worker: WorkerBuilder, folder: &Path) -> std::io::Result<WorkerB
     Ok(worker.workflow(order).workflow(pack))
 }
 
+/// The file that tells that a process listens to signals.
+#[must_use]
+pub fn ready(folder: &Path, process: u32) -> PathBuf {
+    folder.join(format!("ready-{process}"))
+}
+
 struct Bodies {
     log: File,
     folder: PathBuf,

@@ -4,6 +4,7 @@
 //! `other_process lock DATABASE` (until its standard input ends), or `other_process open DATABASE`.
 
 use std::io::Read as _;
+use std::task::Poll;
 use std::time::Duration;
 
 use openworkflow::Sqlite;
@@ -24,7 +25,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 .lease(Duration::from_millis(lease.parse()?))
                 .concurrency(16)
                 .build()?;
-            worker.run().await?;
+            let mut worker = std::pin::pin!(worker.run());
+            // The first poll is what makes it listen to signals.
+            match futures::poll!(worker.as_mut()) {
+                Poll::Ready(ended) => ended?,
+                Poll::Pending => {
+                    let ready = fleet::ready(folder.as_ref(), std::process::id());
+                    std::fs::write(ready, "")?;
+                    worker.await?;
+                }
+            }
             println!("stopped");
         }
         ["lock", database] => {
