@@ -38,6 +38,8 @@ pub enum ErrorKind {
     DeadlineExceeded,
     /// The workflow is not registered with the worker that claimed its run.
     NotRegistered,
+    /// The workflow's code departed from what it did in an earlier execution of the run.
+    NonDeterminism,
     /// The run's database failed or refused the operation.
     Backend,
 }
@@ -58,6 +60,7 @@ impl ErrorKind {
             Self::StepLimitExceeded => "step_limit_exceeded",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::NotRegistered => "not_registered",
+            Self::NonDeterminism => "non_determinism",
             Self::Backend => "backend",
         }
     }
@@ -133,6 +136,7 @@ impl Error {
             ErrorKind::StepLimitExceeded => "StepLimitExceededError",
             ErrorKind::DeadlineExceeded => "DeadlineExceededError",
             ErrorKind::NotRegistered => "NotRegisteredError",
+            ErrorKind::NonDeterminism => "NonDeterminismError",
             ErrorKind::Backend => "BackendError",
         };
         let mut error = Self::new(name, message);

@@ -31,6 +31,18 @@ pub enum Event<'a> {
         /// The step's name.
         step_name: &'a str,
     },
+    /// The workflow's code departed from the history of its run: it was changed, or it does not do
+    /// the same in every execution.
+    #[non_exhaustive]
+    NonDeterminism {
+        /// The execution that replays.
+        execution: &'a Execution,
+        /// The step that the code asked for; `None` where it asked for none, having ended.
+        step_name: Option<&'a str>,
+        /// The step that history has in its place; `None` where it has none. The same name as the one
+        /// asked for means that the step was of another kind.
+        recorded_step_name: Option<&'a str>,
+    },
     /// An execution's futures are about to be dropped, or its last write was refused.
     #[non_exhaustive]
     ExecutionInterrupted {
@@ -48,6 +60,20 @@ impl<'a> Event<'a> {
         Self::StepReplayed {
             execution,
             step_name,
+        }
+    }
+
+    /// For engines.
+    #[must_use]
+    pub fn non_determinism(
+        execution: &'a Execution,
+        step_name: Option<&'a str>,
+        recorded_step_name: Option<&'a str>,
+    ) -> Self {
+        Self::NonDeterminism {
+            execution,
+            step_name,
+            recorded_step_name,
         }
     }
 

@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use opentelemetry::trace::{SpanBuilder, SpanId, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use workflow_core::{
-    BoxFuture, CancelRun, CreateRun, CreatedRun, ExecuteRun, Execution, ExecutionOutcome,
+    BoxFuture, CancelRun, CreateRun, CreatedRun, Event, ExecuteRun, Execution, ExecutionOutcome,
     Interceptor, Next, ParentStep, Result, SendSignal, SentSignal, StepCall, StepKind, StepOutcome,
 };
 
 use crate::call::{self, SpanCall};
 use crate::config::{Config, OtelInterceptorBuilder, SpanSelection, TraceMode};
 use crate::losses::{LossCounters, Losses};
-use crate::names::operation;
+use crate::names::{attribute, event, operation};
 use crate::propagation::{usable_parent, without_span};
 use crate::scope::{Own, RunScope, StepScope};
 use crate::span::{OpenSpan, Scoped, Subject};
@@ -119,6 +119,22 @@ impl Interceptor for OtelInterceptor {
     hook!(step(StepCall) -> StepOutcome, |inner, call| inner.step(&call));
     hook!(send_signal(SendSignal) -> SentSignal, |inner, call| inner.send_signal(&call));
     hook!(cancel_run(CancelRun) -> (), |inner, call| inner.cancel_run(&call));
+
+    fn event(&self, event: &Event<'_>) {
+        if let Event::NonDeterminism {
+            execution,
+            step_name,
+            recorded_step_name,
+            ..
+        } = event
+        {
+            let steps = [
+                (attribute::STEP_NAME, step_name),
+                (attribute::STEP_RECORDED_NAME, recorded_step_name),
+            ];
+            self.inner.tell(execution, event::NON_DETERMINISM, steps);
+        }
+    }
 }
 
 impl Inner {
@@ -275,6 +291,25 @@ impl Inner {
         })
     }
 
+    /// Puts an event onto the span of an execution under way.
+    fn tell(
+        &self,
+        execution: &Execution,
+        event: &'static str,
+        attributes: [(&'static str, &Option<&str>); 2],
+    ) {
+        let known = self.executions().get(&address_of(execution)).cloned();
+        let Some(cx) = known else { return };
+        let attributes = attributes.into_iter().filter_map(|(key, value)| {
+            let value = (*value)?.to_owned();
+            Some(KeyValue::new(key, value))
+        });
+        let attributes = attributes.collect();
+        // Where the execution has no span of its own, this one is its creator's, which records nothing.
+        self.losses
+            .contain(|| cx.span().add_event(event, attributes));
+    }
+
     fn send_signal(&self, call: &SendSignal) -> Option<OpenSpan<'_>> {
         let span = SpanBuilder::from_name(call::name(operation::SIGNAL_SEND, &call.signal))
             .with_kind(SpanKind::Producer);
@@ -387,6 +422,6 @@ impl Inner {
     }
 }
 
-fn address_of(execution: &Arc<Execution>) -> usize {
-    Arc::as_ptr(execution).addr()
+fn address_of(execution: &Execution) -> usize {
+    std::ptr::from_ref(execution).addr()
 }

@@ -56,7 +56,7 @@ pub use call::SpanCall;
 pub use config::{ErrorDetail, OtelInterceptorBuilder, SpanSelection, SuccessStatus, TraceMode};
 pub use interceptor::OtelInterceptor;
 pub use losses::Losses;
-pub use names::{attribute, operation};
+pub use names::{attribute, event, operation};
 #[cfg(feature = "otlp")]
 pub use otlp::init;
 pub use processor::RunAttributesProcessor;

@@ -29,7 +29,19 @@ pub mod operation {
     pub const STEP_SEND_SIGNAL: &str = "step.send_signal";
 }
 
-/// The keys of the attributes on spans.
+/// The names of the events on spans.
+///
+/// ```
+/// assert_eq!(workflow_otel::event::EXCEPTION, "exception");
+/// ```
+pub mod event {
+    /// An error, on the innermost span that saw it. OpenTelemetry's own.
+    pub const EXCEPTION: &str = "exception";
+    /// The workflow's code departed from the history of its run. On `workflow.execute`.
+    pub const NON_DETERMINISM: &str = "workflow.non_determinism";
+}
+
+/// The keys of the attributes on spans and their events.
 ///
 /// ```
 /// use opentelemetry::KeyValue;
@@ -57,6 +69,9 @@ pub mod attribute {
     pub const WORKER_ID: &str = "worker.id";
     /// The step's name. String.
     pub const STEP_NAME: &str = "step.name";
+    /// The step that history has where the code asked for another, on an event
+    /// [`NON_DETERMINISM`](super::event::NON_DETERMINISM). String.
+    pub const STEP_RECORDED_NAME: &str = "step.recorded_name";
     /// The step's kind: `function`, `sleep`, `workflow`, `signal-wait` or `signal-send`.
     pub const STEP_KIND: &str = "step.kind";
     /// How a step ended: `completed`, `parked`, `failed` or `timed_out`; `canceled` or `stale`

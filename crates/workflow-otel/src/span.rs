@@ -12,7 +12,7 @@ use workflow_core::{Interruption, Next, NextFuture, Result};
 
 use crate::config::{ErrorDetail, SuccessStatus};
 use crate::interceptor::Inner;
-use crate::names::attribute;
+use crate::names::{attribute, event};
 use crate::outcome::{Concluded, Ending};
 use crate::scope::RunScope;
 
@@ -58,7 +58,10 @@ impl OpenSpan<'_> {
                 };
                 span.set_attribute(KeyValue::new(attribute::ERROR_TYPE, error_type));
                 if ending.with_event {
-                    span.add_event("exception", crate::outcome::exception(error, config.errors));
+                    span.add_event(
+                        event::EXCEPTION,
+                        crate::outcome::exception(error, config.errors),
+                    );
                 }
                 span.set_status(Status::error(description));
             } else if let Some(interruption) = ending.interrupted {

@@ -225,6 +225,50 @@ fn a_step_answered_from_history_leaves_no_trace() {
     );
 }
 
+#[test]
+fn a_departure_from_history_is_told_on_the_execution() {
+    use workflow_core::Event;
+    let (engine, spans) = engine();
+    let workflow = |e: Arc<Execution>| {
+        let engine = &engine;
+        async move {
+            let depart = |asked, recorded| {
+                engine.0.event(&Event::non_determinism(&e, asked, recorded));
+            };
+            depart(Some("pay"), Some("charge"));
+            depart(None, Some("ship"));
+            // Wherever the code is when it is noticed.
+            let in_step = || async {
+                depart(Some("mail"), None);
+                done()
+            };
+            engine.step(charge(&e), in_step).await?;
+            Ok(completed())
+        }
+    };
+    block_on(engine.execute_as(execution(2), workflow)).unwrap();
+    // An execution that is over, and one that is unknown, are passed over.
+    engine
+        .0
+        .event(&Event::non_determinism(&execution(3), Some("pay"), None));
+    spans.assert_sound();
+    let shown = ["step.name", "step.recorded_name"];
+    spans
+        .tree()
+        .statuses()
+        .events()
+        .attributes(shown)
+        .assert_eq(
+            "
+        workflow.execute order ok
+        │ * workflow.non_determinism {step.name=pay, step.recorded_name=charge}
+        │ * workflow.non_determinism {step.recorded_name=ship}
+        │ * workflow.non_determinism {step.name=mail}
+        └── step.run charge ok {step.name=charge}
+        ",
+        );
+}
+
 /// The span of a step that ends so.
 fn of_step(
     make: impl FnOnce(&Arc<Execution>) -> StepCall + Send,

@@ -166,6 +166,7 @@ fn decode_kind(text: &str) -> Option<ErrorKind> {
         K::StepLimitExceeded,
         K::DeadlineExceeded,
         K::NotRegistered,
+        K::NonDeterminism,
         K::Backend,
     ]
     .into_iter()
