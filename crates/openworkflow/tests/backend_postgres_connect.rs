@@ -637,7 +637,7 @@ async fn a_pooler_in_transaction_mode_is_no_obstacle() {
                     Duration::from_secs(30),
                 );
                 let claimed = backend.claim_runs(claim).await.unwrap().pop().unwrap();
-                let owner = Owner::new("default", claimed.id.as_str(), worker.as_str());
+                let owner = Owner::new("default", claimed.id.as_str(), worker.as_str(), 1);
                 let attempt = NewStepAttempt::new(
                     format!("s{n}").into(),
                     "x".into(),

@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use openworkflow::Postgres;
@@ -24,7 +24,9 @@ async fn claimed(backend: &Postgres, id: &str) -> Owner {
     let workers = vec![Arc::from(format!("{id}-worker"))];
     let claim = Claim::new(NS.into(), workers, None, Duration::from_secs(600));
     let claimed = backend.claim_runs(claim).await.unwrap();
-    Owner::new(NS, claimed[0].id.as_str(), claimed[0].worker_id.as_str())
+    let claimed = &claimed[0];
+    let (id, worker) = (claimed.id.as_str(), claimed.worker_id.as_str());
+    Owner::new(NS, id, worker, claimed.attempts)
 }
 
 fn done(id: &str) -> EndedStep {
@@ -241,18 +243,19 @@ async fn two_owners_never_both_write() {
     let backend = options.connect().await.unwrap();
     let run = NewRun::new(NS, "r", "order", Payload::NULL);
     backend.create_run(run).await.unwrap();
-    let owners = ["a", "b"].map(|worker| Owner::new(NS, "r", worker));
+    let owners = ["a", "b"].map(|worker| (worker, Arc::new(AtomicU32::new(1))));
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = owners
         .iter()
         .cloned()
-        .map(|owner| {
+        .map(|(worker, claim)| {
             let (backend, stop) = (backend.clone(), stop.clone());
             tokio::spawn(async move {
                 let (mut n, mut refused) = (0, 0);
                 while !stop.load(Ordering::Relaxed) {
                     n += 1;
-                    let id = format!("{}-{n}", owner.worker_id);
+                    let owner = Owner::new(NS, "r", worker, claim.load(Ordering::Relaxed));
+                    let id = format!("{worker}-{}-{n}", owner.attempts);
                     match backend.end_step(&owner, done(&id)).await {
                         Ok(()) => {}
                         Err(BackendError::OwnershipLost { reason }) => {
@@ -274,6 +277,7 @@ async fn two_owners_never_both_write() {
              IF NOT EXISTS (
                  SELECT 1 FROM {name}.workflow_runs
                  WHERE id = new.workflow_run_id AND worker_id = split_part(new.id, '-', 1)
+                     AND attempts = split_part(new.id, '-', 2)::integer
              ) THEN RAISE 'written by a stranger'; END IF;
              RETURN new;
          END $$;
@@ -282,14 +286,15 @@ async fn two_owners_never_both_write() {
     );
     admin.batch_execute(&witness).await.unwrap();
     for turn in 0..40 {
-        let worker: Arc<str> = ["a", "b"][turn % 2].into();
+        let (worker, number) = &owners[turn % 2];
         let expire = format!("UPDATE {name}.workflow_runs SET available_at = now()");
         // A row that is being written to is not claimed at that moment.
         loop {
             admin.batch_execute(&expire).await.unwrap();
-            let workers = vec![worker.clone()];
+            let workers = vec![Arc::from(*worker)];
             let claim = Claim::new(NS.into(), workers, None, Duration::from_secs(600));
-            if !backend.claim_runs(claim).await.unwrap().is_empty() {
+            if let [claimed] = backend.claim_runs(claim).await.unwrap().as_slice() {
+                number.store(claimed.attempts, Ordering::Relaxed);
                 break;
             }
         }

@@ -70,7 +70,7 @@ pub type BackendResult<T> = std::result::Result<T, BackendError>;
 /// let claimed = store.claim_runs(claim).await?;
 /// assert_eq!(claimed[0].attempts, 1);
 ///
-/// let owner = Owner::new("default", "run-1", "slot-1");
+/// let owner = Owner::new("default", "run-1", "slot-1", claimed[0].attempts);
 /// let kind = StepAttemptKind::Function;
 /// let attempt = NewStepAttempt::new("attempt-1".into(), "compose".into(), kind, None);
 /// store.begin_step(&owner, attempt.clone()).await?;

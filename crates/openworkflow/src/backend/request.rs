@@ -107,7 +107,7 @@ impl NewSignal {
     }
 }
 
-/// Who a worker claims to be when it writes.
+/// Who a worker claims to be when it writes: who holds which claim of a run.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Owner {
@@ -117,19 +117,24 @@ pub struct Owner {
     pub run_id: Arc<str>,
     /// The worker id that holds the claim.
     pub worker_id: Arc<str>,
+    /// Which claim of the run it is: [`ClaimedRun::attempts`](super::ClaimedRun::attempts). It tells two
+    /// claims under one worker id apart.
+    pub attempts: u32,
 }
 
 impl Owner {
-    /// `worker_id` as the owner of a run.
+    /// `worker_id` as the owner of a run, since the claim with the number `attempts`.
     pub fn new(
         namespace_id: impl Into<Arc<str>>,
         run_id: impl Into<Arc<str>>,
         worker_id: impl Into<Arc<str>>,
+        attempts: u32,
     ) -> Self {
         Self {
             namespace_id: namespace_id.into(),
             run_id: run_id.into(),
             worker_id: worker_id.into(),
+            attempts,
         }
     }
 }

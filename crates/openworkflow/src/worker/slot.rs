@@ -39,6 +39,7 @@ pub(super) async fn execute(
         Arc::clone(&shared.namespace_id),
         claimed.id.as_str(),
         Arc::clone(&worker_id),
+        claimed.attempts,
     );
     let run = match claimed.run {
         Ok(run) => run,

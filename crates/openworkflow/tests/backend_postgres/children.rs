@@ -139,11 +139,11 @@ async fn parking_and_the_childs_end_never_miss_each_other() {
             match n % 3 {
                 0 => drop(b2.cancel_run(NS, &id).await.unwrap()),
                 1 => {
-                    let owner = Owner::new(NS, id.as_str(), "cw");
+                    let owner = Owner::new(NS, id.as_str(), "cw", 1);
                     b2.end_execution(&owner, complete("1")).await.unwrap();
                 }
                 _ => {
-                    let owner = Owner::new(NS, id.as_str(), "cw");
+                    let owner = Owner::new(NS, id.as_str(), "cw", 1);
                     b2.end_execution(&owner, fail()).await.unwrap();
                 }
             }

@@ -53,7 +53,7 @@ async fn absent_values_are_null_in_sql() {
     let f = Fixture::new().await;
     f.create("r").await;
     assert!(f.holds("r", "input IS NULL AND context IS NULL").await);
-    let owner = Owner::new(NS, "r", "w");
+    let owner = Owner::new(NS, "r", "w", 1);
     f.claim(&["w"]).await;
     f.backend.end_step(&owner, done("s", "null")).await.unwrap();
     f.end(&owner, complete("null")).await;

@@ -140,7 +140,7 @@ async fn complete_together(refused: Option<usize>) {
     let results = at_once(owners.into_iter().enumerate().map(|(n, mut owner)| {
         let backend = f.backend.clone();
         if stolen(n) {
-            owner = Owner::new(NS, &*owner.run_id, "not-the-owner");
+            owner = Owner::new(NS, &*owner.run_id, "not-the-owner", 1);
         }
         let output = match refused == Some(n) {
             true => r#""\u0000""#.to_owned(),

@@ -12,9 +12,64 @@ async fn a_former_owner_writes_nothing() {
     f.claim(&["owner"]).await;
     refuses_every_write(&f, &former, Interruption::LeaseLost).await;
     // The new owner may finish what the former one began.
-    let owner = Owner::new(NS, "r", "owner");
+    let owner = Owner::new(NS, "r", "owner", 2);
     f.backend.end_step(&owner, done("s", "1")).await.unwrap();
     assert_eq!(f.step("s").await["status"], "completed");
+}
+
+#[tokio::test]
+async fn an_earlier_claim_under_the_same_worker_id_writes_nothing() {
+    let f = Fixture::new().await;
+    let earlier = f.claimed("r", "w").await;
+    f.begin(&earlier, function("s")).await;
+    f.sql("UPDATE {schema}.workflow_runs SET available_at = now()")
+        .await;
+    let claimed = f.claim(&["w"]).await;
+    let owner = Owner::new(NS, "r", "w", claimed[0].attempts);
+    refuses_every_write(&f, &earlier, Interruption::LeaseLost).await;
+    // Among the writes of others, which share a statement, it is refused as well.
+    let results = at_once((0..50).map(|n| {
+        let backend = f.backend.clone();
+        let late = n % 2 == 0;
+        let owner = if late { &earlier } else { &owner }.clone();
+        async move {
+            (
+                late,
+                backend.end_step(&owner, done(&format!("s{n}"), "1")).await,
+            )
+        }
+    }))
+    .await;
+    for (late, result) in results {
+        match late {
+            true => assert_lost(result, Interruption::LeaseLost),
+            false => result.unwrap(),
+        }
+    }
+    assert_eq!(
+        f.rows("step_attempts", "status = 'completed'").await.len(),
+        25
+    );
+    assert_lost(
+        f.backend.end_execution(&earlier, complete("1")).await,
+        Interruption::LeaseLost,
+    );
+    f.end(&owner, complete("2")).await;
+}
+
+#[tokio::test]
+async fn a_run_whose_count_of_claims_is_damaged_can_be_put_back() {
+    let f = Fixture::new().await;
+    f.create("r").await;
+    for damaged in [-7, 2_147_483_647] {
+        f.sql(&format!(
+            "UPDATE {{schema}}.workflow_runs SET attempts = {damaged}, available_at = now()"
+        ))
+        .await;
+        let claimed = f.claim(&["w"]).await;
+        let owner = Owner::new(NS, "r", "w", claimed[0].attempts);
+        f.end(&owner, park(HOUR, &[])).await;
+    }
 }
 
 #[tokio::test]
@@ -34,7 +89,7 @@ async fn nobody_writes_to_a_finished_or_parked_run() {
     let owner = f.claimed("parked", "w").await;
     f.end(&owner, park(HOUR, &[])).await;
     refuses_every_write(&f, &owner, Interruption::LeaseLost).await;
-    let nowhere = Owner::new(NS, "missing", "w");
+    let nowhere = Owner::new(NS, "missing", "w", 1);
     refuses_every_write(&f, &nowhere, Interruption::LeaseLost).await;
 }
 

@@ -107,7 +107,7 @@ impl Fixture {
         let claimed = self.claim(&[worker]).await;
         assert_eq!(claimed.len(), 1);
         assert_eq!(claimed[0].id, id);
-        Owner::new(NS, id, worker)
+        Owner::new(NS, id, worker, 1)
     }
 
     async fn begin(&self, owner: &Owner, attempt: NewStepAttempt) {
@@ -125,7 +125,7 @@ impl Fixture {
         let new = NewRun::new(NS, child, "part", Payload::NULL);
         let wait = step(&attempt, "child", StepAttemptKind::Workflow);
         self.backend.begin_child(&owner, wait, new).await.unwrap();
-        let child_owner = Owner::new(NS, child, "child-worker");
+        let child_owner = Owner::new(NS, child, "child-worker", 1);
         let claimed = self.claim(&["child-worker"]).await;
         assert_eq!(claimed[0].id, child);
         self.end(&owner, park(HOUR, &[&attempt])).await;

@@ -97,6 +97,7 @@ async fn a_signal_cuts_a_retry_delay_short() {
     );
     // Also where it came first.
     f.claim(&["w"]).await;
+    let owner = Owner::new(NS, "r", "w", 2);
     f.end(&owner, retry(&["a"])).await;
     assert!(
         f.holds("r", "available_at <= now() AND status = 'pending'")

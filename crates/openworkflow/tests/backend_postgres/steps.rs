@@ -81,7 +81,7 @@ async fn a_step_can_be_written_once_when_it_has_ended() {
 async fn steps_written_together_do_not_share_their_troubles() {
     let f = Fixture::new().await;
     let owner = f.claimed("r", "w").await;
-    let stranger = Owner::new(NS, "r", "not-the-owner");
+    let stranger = Owner::new(NS, "r", "not-the-owner", 1);
     let results = at_once((0..200).map(|n| {
         let backend = f.backend.clone();
         let owner = match n % 10 {

@@ -111,6 +111,51 @@ async fn an_error_survives_until_completion_and_the_start_until_a_failure() {
 }
 
 #[tokio::test]
+async fn an_earlier_claim_under_the_same_worker_id_writes_nothing() {
+    let db = Db::new().await;
+    let earlier = db.running("a", "w").await;
+    db.begin_step(&earlier, attempt("s", "s", StepAttemptKind::Function))
+        .await
+        .unwrap();
+    db.clock.advance(LEASE);
+    let owner = db.claim_one("w").await;
+    let before = (db.run_row("a"), db.query("SELECT * FROM step_attempts"));
+    let lost = Interruption::LeaseLost;
+    let function = attempt("t", "t", StepAttemptKind::Function);
+    let child = attempt("u", "u", StepAttemptKind::Workflow);
+    assert_lost(db.extend_lease(&earlier, LEASE).await, lost);
+    assert_lost(db.begin_step(&earlier, function).await, lost);
+    assert_lost(db.end_step(&earlier, completed("s", "1")).await, lost);
+    assert_lost(db.end_step(&earlier, completed("t", "1")).await, lost);
+    let begun = db.begin_child(&earlier, child, new_run("child")).await;
+    assert_lost(begun, lost);
+    let mut signal = NewSignal::new(NS, "go", Payload::NULL);
+    signal.sender = Some(earlier.clone());
+    assert_lost(db.send_signal(signal).await, lost);
+    for end in [complete("1"), fail(), retry_at(1, &[]), park_until(1, &[])] {
+        assert_lost(db.end_execution(&earlier, end).await, lost);
+    }
+    let after = (db.run_row("a"), db.query("SELECT * FROM step_attempts"));
+    assert_eq!(after, before);
+    assert_eq!(db.query("SELECT count(*) FROM workflow_runs"), ["1"]);
+    db.end_step(&owner, completed("s", "1")).await.unwrap();
+    db.end_execution(&owner, complete("1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_run_whose_count_of_claims_is_damaged_can_be_put_back() {
+    let db = Db::new().await;
+    db.create("a").await;
+    for damaged in ["-7", "'many'", "2.5", "4294967295", "9223372036854775807"] {
+        db.execute(&format!(
+            "UPDATE workflow_runs SET attempts = {damaged}, available_at = '2026-01-01T00:00:00.000Z'"
+        ));
+        let owner = db.claim_one("w").await;
+        db.end_execution(&owner, retry_at(1, &[])).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn nobody_but_the_owner_ends_an_execution() {
     let db = Db::new().await;
     for end in [complete("1"), fail(), retry_at(1, &[]), park_until(1, &[])] {

@@ -132,7 +132,8 @@ impl Db {
     pub(crate) async fn claim_one(&self, worker: &str) -> Owner {
         let mut claimed = self.claim(&[worker]).await;
         assert_eq!(claimed.len(), 1, "one run is due");
-        owner(&claimed.remove(0).id, worker)
+        let claimed = claimed.remove(0);
+        Owner::new(NS, claimed.id, worker, claimed.attempts)
     }
 
     /// Creates a run and claims it.
@@ -148,8 +149,9 @@ pub(crate) fn new_run(id: &str) -> NewRun {
     NewRun::new(NS, id, "order", Payload::from_json(r#"{"b":1,"a":2}"#))
 }
 
+/// The owner of a run that was claimed once.
 pub(crate) fn owner(run: &str, worker: &str) -> Owner {
-    Owner::new(NS, run, worker)
+    Owner::new(NS, run, worker, 1)
 }
 
 pub(crate) fn claim_of(workers: &[&str]) -> Claim {

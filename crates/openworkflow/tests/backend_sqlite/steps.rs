@@ -1,7 +1,7 @@
 //! Step attempts and the history that is read back.
 
 use openworkflow::backend::{
-    Backend, BackendError, ExecutionEnd, NewRun, RunStatus, StepAttemptKind, StepStatus,
+    Backend, BackendError, ExecutionEnd, NewRun, Owner, RunStatus, StepAttemptKind, StepStatus,
 };
 use workflow_core::{Interruption, Payload};
 
@@ -375,9 +375,9 @@ async fn every_time_has_the_one_format() {
             waits: vec![],
         },
     ]) {
-        db.end_execution(&crate::kit::owner(&claimed.id, &claimed.worker_id), end)
-            .await
-            .unwrap();
+        let (id, worker) = (claimed.id.as_str(), claimed.worker_id.as_str());
+        let owner = Owner::new(NS, id, worker, claimed.attempts);
+        db.end_execution(&owner, end).await.unwrap();
     }
     let mut seen = 0;
     for (table, columns) in [

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 
 use super::news::News;
 use super::rows::RUN_WIDTH;
-use super::session::{Json, Param, WhenLost};
+use super::session::{Guard, Json, Param, WhenLost};
 use super::writer::{Completion, Write};
 use super::{Inner, rows};
 use crate::Clock;
@@ -293,7 +293,7 @@ impl Inner {
                 let attempts: i32 = rows::value(row, 10)?;
                 let worker_id: Option<String> = rows::value(row, 12)?;
                 let taken_over: bool = rows::value(row, RUN_WIDTH)?;
-                let attempts = u32::try_from(attempts).unwrap_or(0);
+                let attempts = attempts.cast_unsigned();
                 let run = rows::run(row);
                 Ok(ClaimedRun::new(
                     id,
@@ -344,12 +344,9 @@ impl Inner {
 
     pub(super) async fn extend_lease(&self, owner: &Owner, lease: Duration) -> BackendResult<()> {
         let lease = lease.min(LONGEST_LEASE).as_secs_f64();
-        let params: [Param<'_>; 4] = [
-            &&*owner.namespace_id,
-            &&*owner.run_id,
-            &&*owner.worker_id,
-            &lease,
-        ];
+        let guard = Guard::new(owner);
+        let [namespace, run, worker, attempts] = guard.params();
+        let params: [Param<'_>; 5] = [namespace, run, worker, attempts, &lease];
         let call = self.sql.extend_lease.with(&params);
         let rows = self.sessions.one(WhenLost::Again, call).await?;
         if rows.is_empty() {
@@ -394,8 +391,8 @@ impl Inner {
         failed_at: Option<SystemTime>,
     ) -> BackendResult<()> {
         let notice = self.announcer.now(News::Ended(&owner.run_id));
-        let guard: [Param<'_>; 3] = [&&*owner.namespace_id, &&*owner.run_id, &&*owner.worker_id];
-        let mut params: Vec<Param<'_>> = guard.to_vec();
+        let guard = Guard::new(owner);
+        let mut params = guard.params().to_vec();
         params.extend([value as Param<'_>, &notice]);
         let (alone, with_parent) = match &failed_at {
             None => (&self.sql.complete, &self.sql.complete_child),
@@ -429,8 +426,8 @@ impl Inner {
     ) -> BackendResult<()> {
         let until = rows::time(until);
         let waits: Vec<&str> = waits.iter().map(|id| &**id).collect();
-        let guard: [Param<'_>; 3] = [&&*owner.namespace_id, &&*owner.run_id, &&*owner.worker_id];
-        let mut params: Vec<Param<'_>> = guard.to_vec();
+        let guard = Guard::new(owner);
+        let mut params = guard.params().to_vec();
         params.extend([&until as Param<'_>, &waits]);
         let statement = match &error {
             None => &self.sql.park,
@@ -444,6 +441,7 @@ impl Inner {
         let results = if waits.is_empty() {
             vec![self.sessions.one(WhenLost::Again, put).await?]
         } else {
+            let guard = guard.params();
             let calls = [self.sql.lock_owned.with(&guard), put];
             self.sessions.all(WhenLost::Again, &calls).await?
         };

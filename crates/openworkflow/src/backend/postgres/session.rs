@@ -12,7 +12,7 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Error, Row, Statement};
 
 use super::fault::{self, Remedy};
-use crate::backend::BackendResult;
+use crate::backend::{BackendResult, Owner};
 
 /// How often an operation is done again after a deadlock or a serialization failure.
 const REPEATS: u32 = 8;
@@ -24,6 +24,40 @@ pub(super) struct Query {
 }
 
 pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
+
+/// What the owner guard compares, as the first four parameters of guarded statements.
+pub(super) struct Guard<'a> {
+    namespace_id: &'a str,
+    run_id: &'a str,
+    worker_id: &'a str,
+    attempts: i32,
+}
+
+impl<'a> Guard<'a> {
+    pub(super) fn new(owner: &'a Owner) -> Self {
+        Self {
+            namespace_id: &owner.namespace_id,
+            run_id: &owner.run_id,
+            worker_id: &owner.worker_id,
+            attempts: claim_number(owner),
+        }
+    }
+
+    pub(super) fn params(&self) -> [Param<'_>; 4] {
+        [
+            &self.namespace_id,
+            &self.run_id,
+            &self.worker_id,
+            &self.attempts,
+        ]
+    }
+}
+
+/// The number of a claim as the column holds it. One that is negative there, which is malformed, went
+/// the other way when it was read.
+pub(super) fn claim_number(owner: &Owner) -> i32 {
+    owner.attempts.cast_signed()
+}
 
 /// A statement to be executed.
 #[derive(Clone, Copy)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::news::News;
-use super::session::{Json, WhenLost};
+use super::session::{Json, WhenLost, claim_number};
 use super::{Inner, rows};
 use crate::backend::{BackendResult, NewSignal};
 
@@ -38,12 +38,14 @@ impl Inner {
         let sender = signal.sender.as_ref();
         let run_id = sender.map(|owner| &*owner.run_id);
         let worker_id = sender.map(|owner| &*owner.worker_id);
+        let attempts = sender.map(claim_number);
         let notice = self.announcer.now(News::Due(None));
 
         let owner_params = [
             &signal.namespace_id as super::session::Param<'_>,
             &run_id,
             &worker_id,
+            &attempts,
         ];
         let lock_params = [&lock as super::session::Param<'_>];
         let receivers = [
@@ -58,6 +60,7 @@ impl Inner {
             &run_id,
             &worker_id,
             &notice,
+            &attempts,
         ];
         let mut calls = Vec::with_capacity(4);
         if sender.is_some() {

@@ -10,6 +10,8 @@ const TEXTS: Type = Type::TEXT_ARRAY;
 const JSONB: Type = Type::JSONB;
 const JSONBS: Type = Type::JSONB_ARRAY;
 const TIME: Type = Type::TIMESTAMPTZ;
+const COUNT: Type = Type::INT4;
+const COUNTS: Type = Type::INT4_ARRAY;
 const FLOAT: Type = Type::FLOAT8;
 const FLOATS: Type = Type::FLOAT8_ARRAY;
 
@@ -17,9 +19,9 @@ const FLOATS: Type = Type::FLOAT8_ARRAY;
 // server has not counted a young table yet, the indexes by status look as good to it as the primary key
 // does, and walking all parked runs to find one costs more with each of them.
 
-/// `$1`, `$2`, `$3` are the namespace, the run and the worker.
-const OWNED: &str =
-    "namespace_id = $1 AND id = $2 AND worker_id = $3 AND (status = 'running') IS TRUE";
+/// `$1` to `$4` are the namespace, the run, the worker and the number of the claim.
+const OWNED: &str = "namespace_id = $1 AND id = $2 AND worker_id = $3 AND attempts = $4
+    AND (status = 'running') IS TRUE";
 
 const LOCK_OWNED: &str = "SELECT 1 FROM {runs} WHERE {owned} FOR NO KEY UPDATE";
 
@@ -82,7 +84,7 @@ const CREATE_RUN_BY_KEY: &str = "
 const BEGIN_CHILD: &str = "
     WITH owned AS (
         SELECT 1 FROM {runs}
-        WHERE namespace_id = $1 AND id = $13 AND worker_id = $14
+        WHERE namespace_id = $1 AND id = $13 AND worker_id = $14 AND attempts = $19
             AND (status = 'running') IS TRUE
     ),
     by_link AS (
@@ -260,10 +262,10 @@ const WAKE_PARENTS: &str = "
     SELECT id, CASE WHEN $3::text IS NOT NULL THEN pg_notify('{channel}', $3) END FROM woken";
 
 const EXTEND_LEASE: &str = "
-    UPDATE {runs} SET available_at = now() + $4 * interval '1 second', updated_at = now()
+    UPDATE {runs} SET available_at = now() + $5 * interval '1 second', updated_at = now()
     WHERE {owned} RETURNING 1";
 
-/// Completes (`$4` is null) or fails a run that has no parent.
+/// Completes or fails a run that has no parent.
 const END_RUN: &str = "
     WITH swept AS ({end_run} AND parent_step_attempt_id IS NULL RETURNING id)
     SELECT 1, {notify} FROM swept";
@@ -279,18 +281,18 @@ const END_CHILD_RUN: &str = "
 
 const COMPLETE: &str = "
     UPDATE {runs} SET
-        status = 'completed', output = $4, error = NULL, available_at = NULL,
+        status = 'completed', output = $5, error = NULL, available_at = NULL,
         finished_at = now(), updated_at = now()
     WHERE {owned}";
 
 /// The protocol has `finished_at` of a failed run from the client's clock.
 const FAIL: &str = "
     UPDATE {runs} SET
-        status = 'failed', error = $4, available_at = NULL, worker_id = NULL, started_at = NULL,
-        finished_at = $6, updated_at = now()
+        status = 'failed', error = $5, available_at = NULL, worker_id = NULL, started_at = NULL,
+        finished_at = $7, updated_at = now()
     WHERE {owned}";
 
-/// Puts a run away until `$4`, or makes it due at once if something it waits for (`$5`) is there.
+/// Puts a run away until `$5`, or makes it due at once if something it waits for (`$6`) is there.
 /// Only after the run was locked: what was delivered until then is seen here, and who delivers
 /// later sees the parked run.
 const PUT_AWAY: &str = "
@@ -301,22 +303,22 @@ const PUT_AWAY: &str = "
                 SELECT 1 FROM {steps} s
                 JOIN {runs} c ON c.namespace_id = s.child_workflow_run_namespace_id
                     AND c.id = s.child_workflow_run_id
-                WHERE s.namespace_id = $1 AND s.id = ANY ($5) AND s.workflow_run_id = $2
+                WHERE s.namespace_id = $1 AND s.id = ANY ($6) AND s.workflow_run_id = $2
                     AND s.kind = 'workflow' AND s.status = 'running'
                     AND (c.status IN ('completed', 'succeeded', 'failed', 'canceled')) IS TRUE
             ) OR EXISTS (
                 SELECT 1 FROM {steps} s
                 JOIN {signals} g ON g.namespace_id = s.namespace_id AND g.step_attempt_id = s.id
-                WHERE s.namespace_id = $1 AND s.id = ANY ($5) AND s.workflow_run_id = $2
+                WHERE s.namespace_id = $1 AND s.id = ANY ($6) AND s.workflow_run_id = $2
                     AND (s.kind = 'signal-wait' AND s.status = 'running') IS TRUE
-            ) THEN least($4, now()) ELSE $4 END
+            ) THEN least($5, now()) ELSE $5 END
         WHERE {owned}
-        RETURNING r.available_at <> $4 AS at_once
+        RETURNING r.available_at <> $5 AS at_once
     )
     SELECT at_once FROM put";
 
 const PARK_STATE: &str = "status = 'running'";
-const RETRY_STATE: &str = "status = 'pending', error = $6, started_at = NULL, finished_at = NULL";
+const RETRY_STATE: &str = "status = 'pending', error = $7, started_at = NULL, finished_at = NULL";
 
 const HISTORY: &str = "
     SELECT {step_columns}, c.id, c.status, c.output, c.error, c.finished_at,
@@ -352,15 +354,16 @@ const WRITE_ALL: &str = "
             date_trunc('milliseconds', now() - i.ago * interval '1 second'), now()
         FROM unnest(
             (SELECT $1), (SELECT $2), (SELECT $3), (SELECT $4), (SELECT $5), (SELECT $6),
-            (SELECT $7), (SELECT $8), (SELECT $9), (SELECT $10), (SELECT $11)
+            (SELECT $7), (SELECT $8), (SELECT $9), (SELECT $10), (SELECT $11), (SELECT $12)
         ) AS i (
-            namespace_id, run_id, worker_id, id, step_name, kind, status, context, output, error,
-            ago
+            namespace_id, run_id, worker_id, attempts, id, step_name, kind, status, context,
+            output, error, ago
         )
         CROSS JOIN LATERAL (
             SELECT 1 FROM {runs} r
             WHERE r.namespace_id = i.namespace_id AND r.id = i.run_id
-                AND r.worker_id = i.worker_id AND (r.status = 'running') IS TRUE
+                AND r.worker_id = i.worker_id AND r.attempts = i.attempts
+                AND (r.status = 'running') IS TRUE
             FOR NO KEY UPDATE SKIP LOCKED
         ) owned
         {or_end}
@@ -370,12 +373,14 @@ const WRITE_ALL: &str = "
         UPDATE {runs} r SET
             status = 'completed', output = i.output, error = NULL, available_at = NULL,
             finished_at = now(), updated_at = now()
-        FROM unnest((SELECT $12), (SELECT $13), (SELECT $14), (SELECT $15))
-            AS i (namespace_id, run_id, worker_id, output)
+        FROM unnest(
+            (SELECT $13), (SELECT $14), (SELECT $15), (SELECT $16), (SELECT $17)
+        ) AS i (namespace_id, run_id, worker_id, attempts, output)
         CROSS JOIN LATERAL (
             SELECT r.ctid AS at FROM {runs} r
             WHERE r.namespace_id = i.namespace_id AND r.id = i.run_id
-                AND r.worker_id = i.worker_id AND (r.status = 'running') IS TRUE
+                AND r.worker_id = i.worker_id AND r.attempts = i.attempts
+                AND (r.status = 'running') IS TRUE
                 AND r.parent_step_attempt_id IS NULL
             FOR NO KEY UPDATE SKIP LOCKED
         ) owned
@@ -391,9 +396,9 @@ const WRITE_STEP: &str = "
         output, error, started_at, finished_at, created_at, updated_at
     )
     SELECT
-        $1, $4, $2, $5, $6, $7, '{}', $8, $9, $10, now() - $11 * interval '1 second',
-        CASE WHEN $7 <> 'running' THEN now() END,
-        date_trunc('milliseconds', now() - $11 * interval '1 second'), now()
+        $1, $5, $2, $6, $7, $8, '{}', $9, $10, $11, now() - $12 * interval '1 second',
+        CASE WHEN $8 <> 'running' THEN now() END,
+        date_trunc('milliseconds', now() - $12 * interval '1 second'), now()
     FROM {runs} WHERE {owned} FOR NO KEY UPDATE
     {or_end}
     RETURNING s.id";
@@ -408,11 +413,11 @@ const OR_END: &str = "
     WHERE s.workflow_run_id = excluded.workflow_run_id AND excluded.status <> 'running'
         AND s.status NOT IN ('completed', 'succeeded', 'failed')";
 
-/// Of an attempt (`$4`) that was not written: whether its run is ours, and its status.
+/// Of an attempt (`$5`) that was not written: whether its run is ours, and its status.
 const WHY_UNWRITTEN: &str = "
     SELECT
         EXISTS (SELECT 1 FROM {runs} WHERE {owned}),
-        (SELECT status FROM {steps} WHERE namespace_id = $1 AND id = $4 AND workflow_run_id = $2)";
+        (SELECT status FROM {steps} WHERE namespace_id = $1 AND id = $5 AND workflow_run_id = $2)";
 
 /// Locks the runs that a signal is for, in a fixed order and before their steps: the order in which
 /// their owners lock them.
@@ -425,7 +430,7 @@ const LOCK_RECEIVERS: &str = "
     )
     ORDER BY r.id FOR NO KEY UPDATE";
 
-/// `$5` and `$6` are the sending run and its worker, where a run sends.
+/// `$5`, `$6` and `$8` are the sending run, its worker and the number of its claim, where a run sends.
 const SEND_SIGNAL: &str = "
     WITH existing AS (
         SELECT DISTINCT workflow_run_id FROM {signals}
@@ -434,7 +439,7 @@ const SEND_SIGNAL: &str = "
     allowed AS (
         SELECT 1 WHERE $5::text IS NULL OR EXISTS (
             SELECT 1 FROM {runs}
-            WHERE namespace_id = $1 AND id = $5 AND worker_id = $6
+            WHERE namespace_id = $1 AND id = $5 AND worker_id = $6 AND attempts = $8
                 AND (status = 'running') IS TRUE
         )
     ),
@@ -534,11 +539,13 @@ impl Statements {
             Query::new(fill(text, &[("{notify}", &notify(n))]), types)
         };
         let ending = |text: &str, end_run: &str, types: &[Type]| {
-            let own = [("{end_run}", end_run), ("{notify}", &notify(5))];
+            let own = [("{end_run}", end_run), ("{notify}", &notify(6))];
             Query::new(fill(text, &own), types)
         };
-        let ended = [TEXT, TEXT, TEXT, JSONB, TEXT];
-        let failed = [TEXT, TEXT, TEXT, JSONB, TEXT, TIME];
+        let owner = [TEXT, TEXT, TEXT, COUNT];
+        let owned = |more: &[Type]| [&owner[..], more].concat();
+        let ended = owned(&[JSONB, TEXT]);
+        let failed = owned(&[JSONB, TEXT, TIME]);
         let new_run = [TEXT, TEXT, TEXT, TEXT, JSONB, JSONB, TEXT, TIME, TIME];
         let with = |more: &[Type]| [&new_run[..], more].concat();
         let claim = |claimable: &str, types: &[Type]| {
@@ -548,7 +555,7 @@ impl Statements {
             |state: &str, types: &[Type]| Query::new(fill(PUT_AWAY, &[("{state}", state)]), types);
         Self {
             schema: schema.to_owned(),
-            lock_owned: query(LOCK_OWNED, &[TEXT, TEXT, TEXT]),
+            lock_owned: query(LOCK_OWNED, &owner),
             why_lost: query(WHY_LOST, &[TEXT, TEXT]),
             get_run: query(GET_RUN, &[TEXT, TEXT]),
             count_runs: query(COUNT_RUNS, &[TEXT]),
@@ -558,7 +565,9 @@ impl Statements {
             begin_child: notifying(
                 BEGIN_CHILD,
                 12,
-                &with(&[TEXT, TIME, TEXT, TEXT, TEXT, TEXT, TEXT, JSONB, FLOAT]),
+                &with(&[
+                    TEXT, TIME, TEXT, TEXT, TEXT, TEXT, TEXT, JSONB, FLOAT, COUNT,
+                ]),
             ),
             claim: claim(CLAIMABLE, &[TEXT, TEXTS, FLOAT]),
             claim_of: claim(CLAIMABLE_OF, &[TEXT, TEXTS, FLOAT, TEXTS, TEXTS]),
@@ -566,30 +575,32 @@ impl Statements {
             sweep: query(SWEEP, &[TEXT, TEXTS, JSONB]),
             cancel: notifying(CANCEL, 3, &[TEXT, TEXT, TEXT]),
             wake_parents: query(WAKE_PARENTS, &[TEXT, TEXTS, TEXT]),
-            extend_lease: query(EXTEND_LEASE, &[TEXT, TEXT, TEXT, FLOAT]),
+            extend_lease: query(EXTEND_LEASE, &owned(&[FLOAT])),
             complete: ending(END_RUN, COMPLETE, &ended),
             complete_child: ending(END_CHILD_RUN, COMPLETE, &ended),
             fail: ending(END_RUN, FAIL, &failed),
             fail_child: ending(END_CHILD_RUN, FAIL, &failed),
-            park: put_away(PARK_STATE, &[TEXT, TEXT, TEXT, TIME, TEXTS]),
-            retry: put_away(RETRY_STATE, &[TEXT, TEXT, TEXT, TIME, TEXTS, JSONB]),
+            park: put_away(PARK_STATE, &owned(&[TIME, TEXTS])),
+            retry: put_away(RETRY_STATE, &owned(&[TIME, TEXTS, JSONB])),
             history: query(HISTORY, &[TEXT, TEXT]),
             write_step: query(
                 WRITE_STEP,
-                &[
-                    TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, JSONB, JSONB, JSONB, FLOAT,
-                ],
+                &owned(&[TEXT, TEXT, TEXT, TEXT, JSONB, JSONB, JSONB, FLOAT]),
             ),
             write_all: query(
                 WRITE_ALL,
                 &[
-                    TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, JSONBS, JSONBS, JSONBS,
-                    FLOATS, TEXTS, TEXTS, TEXTS, JSONBS,
+                    TEXTS, TEXTS, TEXTS, COUNTS, TEXTS, TEXTS, TEXTS, TEXTS, JSONBS, JSONBS,
+                    JSONBS, FLOATS, TEXTS, TEXTS, TEXTS, COUNTS, JSONBS,
                 ],
             ),
-            why_unwritten: query(WHY_UNWRITTEN, &[TEXT, TEXT, TEXT, TEXT]),
+            why_unwritten: query(WHY_UNWRITTEN, &owned(&[TEXT])),
             lock_receivers: query(LOCK_RECEIVERS, &[TEXT, TEXT]),
-            send_signal: notifying(SEND_SIGNAL, 7, &[TEXT, TEXT, JSONB, TEXT, TEXT, TEXT, TEXT]),
+            send_signal: notifying(
+                SEND_SIGNAL,
+                7,
+                &[TEXT, TEXT, JSONB, TEXT, TEXT, TEXT, TEXT, COUNT],
+            ),
             lazily: query("SET LOCAL synchronous_commit = off", &[]),
             notify: query(
                 "SELECT pg_notify('{channel}', p) FROM unnest($1) AS p",

@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 use super::news::News;
 use super::rows::{RUN_WIDTH, STEP_WIDTH};
 use super::runs::NewRunParams;
-use super::session::{Json, Param, WhenLost};
+use super::session::{Guard, Json, Param, WhenLost};
 use super::writer::{StepWrite, Write};
 use super::{Inner, rows};
 use crate::backend::{
@@ -116,8 +116,8 @@ impl Inner {
         let context = attempt.context.as_deref().map(Json);
         let ago = attempt.begun_ago.as_secs_f64();
 
-        let owner_params: [Param<'_>; 3] =
-            [&&*owner.namespace_id, &&*owner.run_id, &&*owner.worker_id];
+        let guard = Guard::new(owner);
+        let owner_params = guard.params();
         let lock_params: [Param<'_>; 1] = [&new.lock];
         let mut params = new.params();
         params.extend([
@@ -130,6 +130,7 @@ impl Inner {
             &kind,
             &context,
             &ago,
+            owner_params[3],
         ]);
         let calls = [
             self.sql.lock_owned.with(&owner_params),

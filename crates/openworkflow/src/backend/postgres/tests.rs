@@ -69,7 +69,7 @@ impl Pair {
         let claimed = self.teller.claim_runs(claim).await.unwrap();
         assert_eq!(claimed[0].id, id);
         self.quiet().await;
-        Owner::new(NS, id, "w")
+        Owner::new(NS, id, "w", 1)
     }
 
     /// Waits until no news are on their way.

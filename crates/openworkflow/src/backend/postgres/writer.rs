@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use workflow_core::{Interruption, Payload};
 
-use super::session::{Json, Param, WhenLost};
+use super::session::{Guard, Json, Param, WhenLost, claim_number};
 use super::{Inner, fault, rows};
 use crate::backend::{BackendError, BackendResult, NewStepAttempt, Owner};
 
@@ -288,10 +288,13 @@ impl Inner {
         let (kind, status) = (attempt.kind.as_str(), write.status());
         let (context, output, error) = (write.context(), write.output(), write.error());
         let age = write.age();
-        let params: [Param<'_>; 11] = [
-            &&*owner.namespace_id,
-            &&*owner.run_id,
-            &&*owner.worker_id,
+        let guard = Guard::new(owner);
+        let [namespace, run, worker, attempts] = guard.params();
+        let params: [Param<'_>; 12] = [
+            namespace,
+            run,
+            worker,
+            attempts,
             &&*attempt.id,
             &&*attempt.step_name,
             &kind,
@@ -314,12 +317,9 @@ impl Inner {
     /// of the history is wrong.
     async fn unwritten(&self, write: &StepWrite) -> BackendResult<()> {
         let (owner, attempt) = (&write.owner, &write.attempt);
-        let params: [Param<'_>; 4] = [
-            &&*owner.namespace_id,
-            &&*owner.run_id,
-            &&*owner.worker_id,
-            &&*attempt.id,
-        ];
+        let guard = Guard::new(owner);
+        let [namespace, run, worker, attempts] = guard.params();
+        let params: [Param<'_>; 5] = [namespace, run, worker, attempts, &&*attempt.id];
         let call = self.sql.why_unwritten.with(&params);
         let rows = self.sessions.one(WhenLost::Again, call).await?;
         let (owned, status): (bool, Option<String>) = match rows.first() {
@@ -401,6 +401,7 @@ struct CompletionColumns<'a> {
     namespace_ids: Vec<&'a str>,
     run_ids: Vec<&'a str>,
     worker_ids: Vec<&'a str>,
+    attempts: Vec<i32>,
     outputs: Vec<Option<Json<&'a str>>>,
 }
 
@@ -410,15 +411,17 @@ impl<'a> CompletionColumns<'a> {
             namespace_ids: column(writes, |w| &*w.owner.namespace_id),
             run_ids: column(writes, |w| &*w.owner.run_id),
             worker_ids: column(writes, |w| &*w.owner.worker_id),
+            attempts: column(writes, |w| claim_number(&w.owner)),
             outputs: column(writes, Completion::output),
         }
     }
 
-    fn params(&self) -> [Param<'_>; 4] {
+    fn params(&self) -> [Param<'_>; 5] {
         [
             &self.namespace_ids,
             &self.run_ids,
             &self.worker_ids,
+            &self.attempts,
             &self.outputs,
         ]
     }
@@ -429,6 +432,7 @@ struct StepColumns<'a> {
     namespace_ids: Vec<&'a str>,
     run_ids: Vec<&'a str>,
     worker_ids: Vec<&'a str>,
+    attempts: Vec<i32>,
     ids: Vec<&'a str>,
     names: Vec<&'a str>,
     kinds: Vec<&'a str>,
@@ -445,6 +449,7 @@ impl<'a> StepColumns<'a> {
             namespace_ids: column(writes, |w| &*w.owner.namespace_id),
             run_ids: column(writes, |w| &*w.owner.run_id),
             worker_ids: column(writes, |w| &*w.owner.worker_id),
+            attempts: column(writes, |w| claim_number(&w.owner)),
             ids: column(writes, |w| &*w.attempt.id),
             names: column(writes, |w| &*w.attempt.step_name),
             kinds: column(writes, |w| w.attempt.kind.as_str()),
@@ -456,11 +461,12 @@ impl<'a> StepColumns<'a> {
         }
     }
 
-    fn params(&self) -> [Param<'_>; 11] {
+    fn params(&self) -> [Param<'_>; 12] {
         [
             &self.namespace_ids,
             &self.run_ids,
             &self.worker_ids,
+            &self.attempts,
             &self.ids,
             &self.names,
             &self.kinds,

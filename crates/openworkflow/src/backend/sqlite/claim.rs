@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::{Claim, ClaimedRun, codec};
 use super::error::OpResult;
-use super::rows::{self, run_columns};
+use super::rows::{self, RUN_COLUMNS, claim_number, run_columns};
 use super::runs::{self, Parent};
 use super::writer::Tx;
 
@@ -64,6 +64,8 @@ pub(super) fn claim(
              started_at = coalesce(started_at, ?5), updated_at = ?5
          WHERE namespace_id = ?1 AND id = ?2 RETURNING ",
         run_columns!(),
+        ", ",
+        claim_number!(),
     ))?;
     let mut claimed = Vec::with_capacity(chosen.len());
     for (candidate, worker_id) in chosen.into_iter().zip(&claim.worker_ids) {
@@ -75,10 +77,7 @@ pub(super) fn claim(
                 leased_until,
                 tx.now_text,
             ],
-            |row| {
-                let attempts = row.get::<_, i64>(10).unwrap_or_default();
-                Ok((u32::try_from(attempts).unwrap_or(u32::MAX), rows::run(row)))
-            },
+            |row| Ok((row.get(RUN_COLUMNS)?, rows::run(row))),
         )?;
         claimed.push(ClaimedRun::new(
             candidate.id,

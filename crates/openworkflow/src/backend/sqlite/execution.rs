@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::super::{ExecutionEnd, Owner, codec};
 use super::error::OpResult;
+use super::rows::owned;
 use super::runs::{self, Parent};
 use super::writer::Tx;
 
@@ -14,14 +15,16 @@ pub(super) fn extend_lease(tx: &mut Tx<'_>, owner: &Owner, lease: Duration) -> O
     let leased_until = codec::format_time(codec::later(tx.now, lease));
     let extended = tx
         .conn
-        .prepare_cached(
-            "UPDATE workflow_runs SET available_at = ?4, updated_at = ?5
-             WHERE namespace_id = ?1 AND id = ?2 AND status = 'running' AND worker_id = ?3",
-        )?
+        .prepare_cached(concat!(
+            "UPDATE workflow_runs SET available_at = ?5, updated_at = ?6
+             WHERE status = 'running' AND ",
+            owned!(),
+        ))?
         .execute(params![
             &*owner.namespace_id,
             &*owner.run_id,
             &*owner.worker_id,
+            owner.attempts,
             leased_until,
             tx.now_text,
         ])?;
@@ -36,19 +39,25 @@ pub(super) fn end(tx: &mut Tx<'_>, owner: &Owner, end: &ExecutionEnd) -> OpResul
         ExecutionEnd::Complete { output } => {
             let output = (!output.is_null()).then(|| output.expose());
             // The worker's id stays: it tells who completed the run.
-            let sql = "UPDATE workflow_runs
-                 SET status = 'completed', output = ?4, error = NULL, available_at = NULL,
-                     finished_at = ?5, updated_at = ?5
-                 WHERE namespace_id = ?1 AND id = ?2 AND status = 'running' AND worker_id = ?3
-                 RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id";
+            let sql = concat!(
+                "UPDATE workflow_runs
+                 SET status = 'completed', output = ?5, error = NULL, available_at = NULL,
+                     finished_at = ?6, updated_at = ?6
+                 WHERE status = 'running' AND ",
+                owned!(),
+                " RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id",
+            );
             finish(tx, owner, sql, output)
         }
         ExecutionEnd::Fail { error } => {
-            let sql = "UPDATE workflow_runs
-                 SET status = 'failed', error = ?4, worker_id = NULL, available_at = NULL,
-                     started_at = NULL, finished_at = ?5, updated_at = ?5
-                 WHERE namespace_id = ?1 AND id = ?2 AND status = 'running' AND worker_id = ?3
-                 RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id";
+            let sql = concat!(
+                "UPDATE workflow_runs
+                 SET status = 'failed', error = ?5, worker_id = NULL, available_at = NULL,
+                     started_at = NULL, finished_at = ?6, updated_at = ?6
+                 WHERE status = 'running' AND ",
+                owned!(),
+                " RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id",
+            );
             finish(tx, owner, sql, Some(error))
         }
         ExecutionEnd::Retry { error, at, waits } => {
@@ -59,17 +68,18 @@ pub(super) fn end(tx: &mut Tx<'_>, owner: &Owner, end: &ExecutionEnd) -> OpResul
             };
             let written = tx
                 .conn
-                .prepare_cached(
+                .prepare_cached(concat!(
                     "UPDATE workflow_runs
-                     SET status = 'pending', error = ?4, worker_id = NULL, started_at = NULL,
-                         available_at = ?5, updated_at = ?6
-                     WHERE namespace_id = ?1 AND id = ?2 AND status = 'running'
-                         AND worker_id = ?3",
-                )?
+                     SET status = 'pending', error = ?5, worker_id = NULL, started_at = NULL,
+                         available_at = ?6, updated_at = ?7
+                     WHERE status = 'running' AND ",
+                    owned!(),
+                ))?
                 .execute(params![
                     &*owner.namespace_id,
                     &*owner.run_id,
                     &*owner.worker_id,
+                    owner.attempts,
                     error,
                     codec::format_time(available_at),
                     tx.now_text,
@@ -84,16 +94,17 @@ pub(super) fn end(tx: &mut Tx<'_>, owner: &Owner, end: &ExecutionEnd) -> OpResul
             };
             let written = tx
                 .conn
-                .prepare_cached(
+                .prepare_cached(concat!(
                     "UPDATE workflow_runs
-                     SET status = 'running', worker_id = NULL, available_at = ?4, updated_at = ?5
-                     WHERE namespace_id = ?1 AND id = ?2 AND worker_id = ?3
-                         AND status NOT IN ('completed', 'succeeded', 'failed', 'canceled')",
-                )?
+                     SET status = 'running', worker_id = NULL, available_at = ?5, updated_at = ?6
+                     WHERE status NOT IN ('completed', 'succeeded', 'failed', 'canceled') AND ",
+                    owned!(),
+                ))?
                 .execute(params![
                     &*owner.namespace_id,
                     &*owner.run_id,
                     &*owner.worker_id,
+                    owner.attempts,
                     codec::format_time(available_at),
                     tx.now_text,
                 ])?;
@@ -112,6 +123,7 @@ fn finish(tx: &mut Tx<'_>, owner: &Owner, sql: &str, result: Option<&str>) -> Op
                 &*owner.namespace_id,
                 &*owner.run_id,
                 &*owner.worker_id,
+                owner.attempts,
                 result,
                 tx.now_text,
             ],

@@ -21,6 +21,30 @@ macro_rules! run_columns {
 }
 pub(super) use run_columns;
 
+/// How many columns [`run_columns`] has.
+pub(super) const RUN_COLUMNS: usize = 19;
+
+/// The number of the claim that a run is in. Whatever the column holds, this is a number that fits `u32`.
+macro_rules! claim_number {
+    () => {
+        "(attempts & 4294967295)"
+    };
+}
+pub(super) use claim_number;
+
+/// The owner guard, but for the status: `?1` to `?4` are the namespace, the run, the worker and the
+/// number of the claim.
+macro_rules! owned {
+    () => {
+        concat!(
+            "namespace_id = ?1 AND id = ?2 AND worker_id = ?3 AND ",
+            $crate::backend::sqlite::rows::claim_number!(),
+            " = ?4"
+        )
+    };
+}
+pub(super) use owned;
+
 /// Reads a row of [`run_columns`].
 pub(super) fn run(row: &Row<'_>) -> BackendResult<WorkflowRun> {
     let columns = Columns::new(row, "workflow_runs", 1);

@@ -7,7 +7,7 @@ use workflow_core::Interruption;
 
 use super::super::{BackendError, Cancellation, NewRun, Owner, RunStatus, WorkflowRun, codec};
 use super::error::OpResult;
-use super::rows::{self, run_columns};
+use super::rows::{self, claim_number, run_columns};
 use super::writer::Tx;
 
 /// For how long after a run's creation its idempotency key finds it.
@@ -222,16 +222,19 @@ fn lost(reason: Interruption) -> super::error::OpError {
 fn interruption(tx: &Tx<'_>, owner: &Owner) -> OpResult<Option<Interruption>> {
     let run = tx
         .conn
-        .prepare_cached(
-            "SELECT status, worker_id IS ?3, deadline_at IS NOT NULL AND deadline_at <= ?4
-             FROM workflow_runs WHERE namespace_id = ?1 AND id = ?2",
-        )?
+        .prepare_cached(concat!(
+            "SELECT status, worker_id IS ?3 AND ",
+            claim_number!(),
+            " = ?4, deadline_at IS NOT NULL AND deadline_at <= ?5
+                 FROM workflow_runs WHERE namespace_id = ?1 AND id = ?2",
+        ))?
         .query_row(
             params![
                 &*owner.namespace_id,
                 &*owner.run_id,
                 &*owner.worker_id,
-                tx.now_text
+                owner.attempts,
+                tx.now_text,
             ],
             |row| {
                 let status = RunStatus::from(row.get_ref(0)?.as_str().unwrap_or_default());
