@@ -3,6 +3,7 @@
 mod change;
 mod refuse;
 mod see;
+mod told;
 
 use async_trait::async_trait;
 use openworkflow::{

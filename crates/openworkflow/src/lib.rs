@@ -81,7 +81,7 @@ pub use workflow_core::{
     BoxError, BoxFuture, CancelRun, Carrier, CreateRun, CreatedRun, Error, ErrorKind, Event,
     ExecuteRun, Execution, ExecutionOutcome, Interceptor, Interruption, Next, NextFuture,
     ParentStep, Payload, Result, RunInfo, SendSignal, SentSignal, StepCall, StepKind, StepOutcome,
-    StepPhase,
+    StepPhase, Unwritten,
 };
 #[cfg(feature = "otel")]
 pub use workflow_otel as otel;

@@ -7,7 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::{Call, Error, Event, Interceptor, Result};
+use crate::{
+    Call, Error, Event, Execution, ExecutionOutcome, Interceptor, Interruption, Result, Unwritten,
+};
 
 /// A boxed future that can cross threads: what `#[async_trait]` makes of an `async fn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -81,12 +83,75 @@ impl Chain {
         .await
     }
 
+    /// Promises every interceptor to tell the end of `execution`. To be called before the execution
+    /// goes through the chain. Without interceptors this does nothing.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::time::SystemTime;
+    /// use workflow_core::{Chain, ExecuteRun, Execution, ExecutionOutcome, Payload, RunInfo};
+    /// # struct Audit;
+    /// # impl workflow_core::Interceptor for Audit {}
+    ///
+    /// # futures::executor::block_on(async {
+    /// let chain = Chain::new([Arc::new(Audit) as Arc<dyn workflow_core::Interceptor>]);
+    /// let run = RunInfo::new("default", "6f9c", "process-order");
+    /// let execution = Arc::new(Execution::new(run, 1, false, "worker-1", SystemTime::now()));
+    ///
+    /// let end = chain.promise_end(&execution);
+    /// let call = ExecuteRun::new(Arc::clone(&execution), Payload::NULL);
+    /// let run_code = |_| async { Ok(ExecutionOutcome::Completed { output: Payload::NULL }) };
+    /// let outcome = chain.call(call, run_code).await.unwrap();
+    /// // Here the outcome is written.
+    /// end.tell(Ok(&outcome));
+    /// # });
+    /// ```
+    pub fn promise_end(&self, execution: &Arc<Execution>) -> PromisedEnd {
+        if self.is_empty() {
+            return PromisedEnd(None);
+        }
+        execution.promise_end();
+        PromisedEnd(Some((self.clone(), Arc::clone(execution))))
+    }
+
     /// Tells every interceptor of `event`. One that panics is passed over.
     pub fn event(&self, event: &Event<'_>) {
         for interceptor in self.0.iter().flat_map(|all| all.iter()) {
             // The panic hook has reported it; there is nothing to return it through.
             let _ = catch_unwind(AssertUnwindSafe(|| interceptor.event(event)));
         }
+    }
+}
+
+/// The promise that the end of an execution will be told; see [`Chain::promise_end`].
+///
+/// Dropped without a word, as with the task that it was made in, it tells that the execution was
+/// interrupted: for the reason that [`Execution`] holds, or because the worker was stopped.
+#[must_use = "dropped, it tells that the execution was interrupted"]
+pub struct PromisedEnd(Option<(Chain, Arc<Execution>)>);
+
+impl PromisedEnd {
+    /// Tells what came of the execution, after its last write.
+    pub fn tell(mut self, written: Result<&ExecutionOutcome, Unwritten<'_>>) {
+        if let Some((chain, execution)) = self.0.take() {
+            chain.event(&Event::execution_ended(&execution, written));
+        }
+    }
+}
+
+impl Drop for PromisedEnd {
+    fn drop(&mut self) {
+        if let Some((chain, execution)) = self.0.take() {
+            let reason = execution.interruption();
+            let reason = Unwritten::Interrupted(reason.unwrap_or(Interruption::WorkerStopped));
+            chain.event(&Event::execution_ended(&execution, Err(reason)));
+        }
+    }
+}
+
+impl fmt::Debug for PromisedEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PromisedEnd").finish_non_exhaustive()
     }
 }
 

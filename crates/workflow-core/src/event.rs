@@ -1,6 +1,6 @@
 //! Facts that have no duration.
 
-use crate::{Execution, Interruption};
+use crate::{Error, Execution, ExecutionOutcome, Interruption};
 
 /// A fact told to [`Interceptor::event`](crate::Interceptor::event): something happened that no hook
 /// wraps.
@@ -31,6 +31,17 @@ pub enum Event<'a> {
         /// The step's name.
         step_name: &'a str,
     },
+    /// A step failed: what came out of its chain is an error, or what history holds of it cannot be
+    /// read. Told at once. An interceptor further in than the one that failed learns of it only here.
+    #[non_exhaustive]
+    StepFailed {
+        /// The execution.
+        execution: &'a Execution,
+        /// The step's name.
+        step_name: &'a str,
+        /// What it failed with.
+        error: &'a Error,
+    },
     /// The workflow's code departed from the history of its run: it was changed, or it does not do
     /// the same in every execution.
     #[non_exhaustive]
@@ -51,6 +62,25 @@ pub enum Event<'a> {
         /// Why.
         reason: Interruption,
     },
+    /// An execution is over, and nothing more is written for it. Told once for each execution whose
+    /// end is [promised](Execution::end_is_promised).
+    #[non_exhaustive]
+    ExecutionEnded {
+        /// The execution.
+        execution: &'a Execution,
+        /// The outcome that is in the database now, or why there is none.
+        written: Result<&'a ExecutionOutcome, Unwritten<'a>>,
+    },
+}
+
+/// Why no outcome of an execution was written.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Unwritten<'a> {
+    /// Its futures were dropped, or its last write was refused.
+    Interrupted(Interruption),
+    /// The database could not, or would not, write it. The run stays as it is until its lease ends.
+    Failed(&'a Error),
 }
 
 impl<'a> Event<'a> {
@@ -60,6 +90,16 @@ impl<'a> Event<'a> {
         Self::StepReplayed {
             execution,
             step_name,
+        }
+    }
+
+    /// For engines.
+    #[must_use]
+    pub fn step_failed(execution: &'a Execution, step_name: &'a str, error: &'a Error) -> Self {
+        Self::StepFailed {
+            execution,
+            step_name,
+            error,
         }
     }
 
@@ -81,5 +121,12 @@ impl<'a> Event<'a> {
     #[must_use]
     pub fn execution_interrupted(execution: &'a Execution, reason: Interruption) -> Self {
         Self::ExecutionInterrupted { execution, reason }
+    }
+
+    pub(crate) fn execution_ended(
+        execution: &'a Execution,
+        written: Result<&'a ExecutionOutcome, Unwritten<'a>>,
+    ) -> Self {
+        Self::ExecutionEnded { execution, written }
     }
 }

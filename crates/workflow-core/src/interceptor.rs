@@ -101,6 +101,9 @@ pub trait Interceptor: Send + Sync + 'static {
     /// A workflow's own failure is an [`ExecutionOutcome`], with the retry decision already made; an
     /// `Err` is an interceptor's. A retryable `Err` puts the run back into the queue, unless its
     /// deadline comes first; any other fails it.
+    ///
+    /// What comes out is written afterwards. Whether it was is told by
+    /// [`Event::ExecutionEnded`](crate::Event::ExecutionEnded).
     fn execute<'life0, 'life1, 'async_trait>(
         &'life0 self,
         call: ExecuteRun,

@@ -30,9 +30,9 @@ pub use call::{
     StepCall,
 };
 pub use carrier::Carrier;
-pub use chain::{BoxFuture, Chain, Next, NextFuture};
+pub use chain::{BoxFuture, Chain, Next, NextFuture, PromisedEnd};
 pub use error::{BoxError, Error, ErrorKind, Result};
-pub use event::Event;
+pub use event::{Event, Unwritten};
 pub use interceptor::Interceptor;
 pub use payload::Payload;
 pub use run::{Execution, ExecutionOutcome, Interruption, RunInfo};

@@ -1,5 +1,6 @@
 //! Runs, their executions, and how those end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -83,6 +84,7 @@ pub struct Execution {
     /// When this execution began.
     pub started_at: SystemTime,
     interruption: OnceLock<Interruption>,
+    end_is_promised: AtomicBool,
 }
 
 impl Execution {
@@ -102,6 +104,7 @@ impl Execution {
             worker_id: worker_id.into(),
             started_at,
             interruption,
+            end_is_promised: AtomicBool::new(false),
         }
     }
 
@@ -116,6 +119,18 @@ impl Execution {
     pub fn interrupt(&self, reason: Interruption) {
         // A second reason is no news: the futures are being dropped already.
         let _ = self.interruption.set(reason);
+    }
+
+    /// Whether the engine tells what came of this execution, by
+    /// [`Event::ExecutionEnded`](crate::Event::ExecutionEnded): then a hook that has seen the outcome
+    /// can wait for what was made of it.
+    #[must_use]
+    pub fn end_is_promised(&self) -> bool {
+        self.end_is_promised.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn promise_end(&self) {
+        self.end_is_promised.store(true, Ordering::Relaxed);
     }
 }
 

@@ -203,11 +203,18 @@ impl ExecutionState {
         match read {
             Ok(value) => value,
             Err(error) => {
+                self.tell_failure(&step_name, &error);
                 let at = self.now() + MEND_RETRY.delay(self.execution.attempt);
                 self.wait_for_retry(error.with_step_name(step_name), at)
                     .await
             }
         }
+    }
+
+    /// Tells interceptors of an error that may have passed none of them.
+    fn tell_failure(&self, step_name: &str, error: &Error) {
+        let failed = Event::step_failed(&self.execution, step_name, error);
+        self.chain.event(&failed);
     }
 
     async fn pend(&self, pending: Pending) -> ! {
@@ -457,5 +464,9 @@ where
     call.named = named;
     call.phase = phase;
     call.prior_failures = prior_failures;
-    state.chain.call(call, |_call| terminal()).await
+    let outcome = state.chain.call(call, |_call| terminal()).await;
+    if let Err(error) = &outcome {
+        state.tell_failure(&attempt.step_name, error);
+    }
+    outcome
 }

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use workflow_core::{
     BoxFuture, Error, ErrorKind, Event, ExecuteRun, Execution, ExecutionOutcome, Interruption,
-    Payload, Result, RunInfo,
+    Payload, PromisedEnd, Result, RunInfo, Unwritten,
 };
 
 use super::Shared;
@@ -163,8 +163,9 @@ impl SlotRun {
             history,
         ));
         let waits = Mutex::new(Vec::new());
+        let chain = &self.shared.chain;
+        let end = chain.promise_end(&execution);
         let ended = {
-            let chain = &self.shared.chain;
             let input = std::mem::take(&mut self.run.input);
             let call = ExecuteRun::new(Arc::clone(&execution), input);
             let outcome = chain.call(call, |call| async {
@@ -174,7 +175,7 @@ impl SlotRun {
             // Declared before the guard, so that the guard is dropped first and its reason is known
             // to the hooks that are dropped with the future.
             let mut outcome = Some(Box::pin(outcome));
-            let _aborted = AbortGuard(&execution);
+            let aborted = AbortGuard(Some(&execution));
             let ended = match &mut outcome {
                 None => return,
                 Some(outcome) => tokio::select! {
@@ -183,6 +184,7 @@ impl SlotRun {
                     outcome = outcome => Ok(outcome),
                 },
             };
+            aborted.disarm();
             if let Err(reason) = ended {
                 execution.interrupt(reason);
                 // A destructor of user code or of an interceptor may panic.
@@ -196,8 +198,8 @@ impl SlotRun {
         drop(slot);
         let waits = waits.into_inner().unwrap_or_else(PoisonError::into_inner);
         match ended {
-            Ok(outcome) => self.finish(&execution, outcome, waits).await,
-            Err(reason) => self.after_interruption(&execution, reason).await,
+            Ok(outcome) => self.finish(&execution, end, outcome, waits).await,
+            Err(reason) => self.after_interruption(&execution, end, reason).await,
         }
     }
 
@@ -320,46 +322,45 @@ impl SlotRun {
         }
     }
 
+    /// Writes the outcome, and tells what came of it.
     async fn finish(
         &self,
         execution: &Execution,
+        end: PromisedEnd,
         outcome: Result<ExecutionOutcome>,
         waits: Vec<Arc<str>>,
     ) {
         // An error is an interceptor's: not the workflow's failure, so not its policy's to count.
         let outcome =
             outcome.unwrap_or_else(|error| self.decide_unless_overdue(&INTERCEPTOR_RETRY, error));
-        let end = match outcome {
-            ExecutionOutcome::Completed { output } => ExecutionEnd::Complete { output },
-            ExecutionOutcome::Failed { error } => ExecutionEnd::Fail {
-                error: codec::encode_error(&error),
-            },
-            ExecutionOutcome::Retrying { error, at } => ExecutionEnd::Retry {
-                error: codec::encode_error(&error),
-                at,
-                waits,
-            },
-            ExecutionOutcome::Parked { until } => ExecutionEnd::Park { until, waits },
-            other => {
-                tracing::error!(
-                    run_id = self.run.id,
-                    ?other,
-                    "an outcome that cannot be written"
-                );
-                return;
-            }
-        };
         let backend = &self.shared.backend;
-        let written = retry_transient(|| backend.end_execution(&self.owner, end.clone())).await;
-        if let Err(BackendError::OwnershipLost { reason }) = &written {
-            self.shared
-                .chain
-                .event(&Event::execution_interrupted(execution, *reason));
+        let write = || {
+            let last = last_write(&outcome, &waits);
+            async { backend.end_execution(&self.owner, last?).await }
+        };
+        let written = retry_transient(write).await;
+        match &written {
+            Ok(()) => end.tell(Ok(&outcome)),
+            Err(BackendError::OwnershipLost { reason }) => {
+                self.shared
+                    .chain
+                    .event(&Event::execution_interrupted(execution, *reason));
+                end.tell(Err(Unwritten::Interrupted(*reason)));
+            }
+            Err(error) => {
+                let error = Error::of_kind(ErrorKind::Backend, error.to_string());
+                end.tell(Err(Unwritten::Failed(&error)));
+            }
         }
         report_unwritten(&self.owner, written);
     }
 
-    async fn after_interruption(&self, execution: &Execution, reason: Interruption) {
+    async fn after_interruption(
+        &self,
+        execution: &Execution,
+        end: PromisedEnd,
+        reason: Interruption,
+    ) {
         tracing::debug!(
             run_id = self.run.id,
             reason = reason.as_str(),
@@ -368,6 +369,7 @@ impl SlotRun {
         self.shared
             .chain
             .event(&Event::execution_interrupted(execution, reason));
+        end.tell(Err(Unwritten::Interrupted(reason)));
         if reason == Interruption::WorkerStopped && self.stop.urgency() < Urgency::Aborting {
             // Due at once, so that another worker need not wait for the lease to run out.
             let release = ExecutionEnd::Park {
@@ -383,6 +385,35 @@ impl SlotRun {
 
 /// How an execution is tried again that an interceptor refused or broke.
 const INTERCEPTOR_RETRY: RetryPolicy = RetryPolicy::unlimited();
+
+/// The write that makes `outcome` last.
+fn last_write(outcome: &ExecutionOutcome, waits: &[Arc<str>]) -> BackendResult<ExecutionEnd> {
+    Ok(match outcome {
+        ExecutionOutcome::Completed { output } => ExecutionEnd::Complete {
+            output: output.clone(),
+        },
+        ExecutionOutcome::Failed { error } => ExecutionEnd::Fail {
+            error: codec::encode_error(error),
+        },
+        ExecutionOutcome::Retrying { error, at } => ExecutionEnd::Retry {
+            error: codec::encode_error(error),
+            at: *at,
+            waits: waits.to_vec(),
+        },
+        ExecutionOutcome::Parked { until } => ExecutionEnd::Park {
+            until: *until,
+            waits: waits.to_vec(),
+        },
+        other => {
+            let message = format!("the outcome {other:?} is unknown to the database");
+            return Err(BackendError::Driver {
+                source: message.as_str().into(),
+                message,
+                transient: false,
+            });
+        }
+    })
+}
 
 /// The workflow's code, about to begin; an error where its input cannot be read.
 fn start_code(
@@ -401,10 +432,19 @@ fn start_code(
 }
 
 /// Gives the reason where a task is dropped from outside, as at a hard stop.
-struct AbortGuard<'a>(&'a Execution);
+struct AbortGuard<'a>(Option<&'a Execution>);
+
+impl AbortGuard<'_> {
+    /// The execution came to its end, or its reason is known.
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for AbortGuard<'_> {
     fn drop(&mut self) {
-        self.0.interrupt(Interruption::WorkerStopped);
+        if let Some(execution) = self.0 {
+            execution.interrupt(Interruption::WorkerStopped);
+        }
     }
 }
