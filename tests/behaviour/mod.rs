@@ -8,6 +8,7 @@ mod deadlines;
 mod golden;
 mod interceptors;
 mod layers;
+mod leases;
 mod limits;
 mod lists;
 mod panics;

@@ -52,6 +52,7 @@ mod clock;
 mod context;
 mod execution;
 mod layer;
+mod lease;
 mod name;
 mod payload;
 mod retry;

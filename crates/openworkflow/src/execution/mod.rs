@@ -22,6 +22,7 @@ use crate::backend::codec::{self, STEP_LIMIT};
 use crate::backend::{
     Backend, BackendError, BackendResult, EndedStep, NewStepAttempt, Owner, StepAttemptKind,
 };
+use crate::lease::Lease;
 use crate::name::{self, StepNames};
 use crate::retry::RetryPolicy;
 
@@ -50,6 +51,7 @@ pub(crate) struct ExecutionState {
     /// Whether the worker before died: then every function is recorded as running before it begins,
     /// so that one which kills its process is counted and meets the step limit some day.
     pub(crate) taken_over: bool,
+    pub(crate) lease: Arc<Lease>,
     driver: Arc<DriverWaker>,
     interrupted: Notify,
     interruption: OnceLock<Interruption>,
@@ -101,6 +103,7 @@ impl ExecutionState {
         created_at: SystemTime,
         deadline_at: Option<SystemTime>,
         taken_over: bool,
+        lease: Arc<Lease>,
         history: StepHistory,
     ) -> Self {
         let inner = Inner {
@@ -116,6 +119,7 @@ impl ExecutionState {
             created_at,
             deadline_at,
             taken_over,
+            lease,
             driver: Arc::default(),
             interrupted: Notify::new(),
             interruption: OnceLock::new(),
@@ -451,7 +455,9 @@ where
     use futures_util::FutureExt as _;
     if state.chain.is_empty() {
         let contained = std::panic::AssertUnwindSafe(async { terminal().await }).catch_unwind();
-        return contained
+        return state
+            .lease
+            .gate(contained)
             .await
             .unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
     }
@@ -464,7 +470,10 @@ where
     call.named = named;
     call.phase = phase;
     call.prior_failures = prior_failures;
-    let outcome = state.chain.call(call, |_call| terminal()).await;
+    // Here as well as around the execution: a body may block its thread while others wait for their
+    // turn in the same poll.
+    let chain = state.chain.call(call, |_call| terminal());
+    let outcome = state.lease.gate(chain).await;
     if let Err(error) = &outcome {
         state.tell_failure(&attempt.step_name, error);
     }

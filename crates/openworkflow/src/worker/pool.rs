@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use super::stop::{Stop, Urgency};
 use super::{Shared, slot};
 use crate::backend::{BackendError, BackendResult, Claim, ClaimedRun};
 use crate::execution::new_id;
+use crate::lease::Moment;
 
 const POLL_MIN: Duration = Duration::from_millis(100);
 const POLL_MAX: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ async fn claim_until_stopped(
         let mut news = std::pin::pin!(wakeups.work());
         let mut moved = std::pin::pin!(clock.moved());
         let asked = taken.len();
-        let asked_at = Instant::now();
+        let asked_at = Moment::now();
         let Some(claimed) = claim(shared, stop, &free[..asked]).await else {
             return Ok(());
         };

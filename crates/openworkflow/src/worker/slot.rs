@@ -2,10 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
 use workflow_core::{
     BoxFuture, Error, ErrorKind, Event, ExecuteRun, Execution, ExecutionOutcome, Interruption,
     Payload, PromisedEnd, Result, RunInfo, Unwritten,
@@ -21,6 +20,7 @@ use crate::context::WorkflowContext;
 use crate::execution::{
     Driver, DriverEnd, ExecutionState, MEND_RETRY, StepHistory, retry_transient,
 };
+use crate::lease::{Lease, Moment};
 use crate::retry::{RetryDecision, RetryPolicy};
 use crate::workflow::Workflow;
 
@@ -32,7 +32,7 @@ pub(super) async fn execute(
     stop: Stop,
     slot: OwnedSemaphorePermit,
     claimed: ClaimedRun,
-    asked: Instant,
+    asked: Moment,
 ) -> Arc<str> {
     let worker_id: Arc<str> = claimed.worker_id.into();
     let owner = Owner::new(
@@ -61,15 +61,15 @@ pub(super) async fn execute(
         // The first claim: nobody can have written a step.
         StepHistory::default()
     };
-    let mut lease_ends = after(asked, shared.lease);
-    let now = Instant::now();
-    if now >= lease_ends {
+    let lease = Lease::new(shared.lease, asked);
+    if !lease.holds() {
         // The answers took so long that the run may be another's by now: its code must not begin.
+        let asked = Moment::now();
         if let Err(error) = shared.backend.extend_lease(&owner, shared.lease).await {
             tracing::warn!(run_id = run.id, %error, "the run was claimed too slowly to be executed");
             return worker_id;
         }
-        lease_ends = after(now, shared.lease);
+        lease.renew(asked);
     }
     SlotRun {
         shared,
@@ -77,7 +77,7 @@ pub(super) async fn execute(
         owner,
         run,
         taken_over: claimed.taken_over,
-        lease_ends,
+        lease: Arc::new(lease),
     }
     .execute(slot, history)
     .await;
@@ -96,12 +96,6 @@ async fn put_back(shared: &Shared, owner: &Owner, attempts: u32, error: &Backend
     };
     let written = retry_transient(|| shared.backend.end_execution(owner, end.clone())).await;
     report_unwritten(owner, written);
-}
-
-/// `from` and then `duration`, or as late as it matters to anybody.
-fn after(from: Instant, duration: Duration) -> Instant {
-    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-    from.checked_add(duration).unwrap_or_else(|| from + YEAR)
 }
 
 fn report_unwritten(owner: &Owner, written: BackendResult<()>) {
@@ -129,8 +123,7 @@ struct SlotRun {
     owner: Owner,
     run: WorkflowRun,
     taken_over: bool,
-    /// When another may take the run over, unless the lease is extended.
-    lease_ends: Instant,
+    lease: Arc<Lease>,
 }
 
 impl SlotRun {
@@ -160,6 +153,7 @@ impl SlotRun {
             self.run.created_at,
             self.run.deadline_at,
             self.taken_over,
+            Arc::clone(&self.lease),
             history,
         ));
         let waits = Mutex::new(Vec::new());
@@ -174,7 +168,7 @@ impl SlotRun {
             });
             // Declared before the guard, so that the guard is dropped first and its reason is known
             // to the hooks that are dropped with the future.
-            let mut outcome = Some(Box::pin(outcome));
+            let mut outcome = Some(Box::pin(self.lease.gate(outcome)));
             let aborted = AbortGuard(Some(&execution));
             let ended = match &mut outcome {
                 None => return,
@@ -282,43 +276,8 @@ impl SlotRun {
     async fn interrupted(&self, state: &ExecutionState) -> Interruption {
         tokio::select! {
             reason = state.interrupted() => reason,
-            reason = self.keep_lease() => reason,
+            reason = self.lease.keep(&*self.shared.backend, &self.owner) => reason,
             () = self.stop.reached(Urgency::Releasing) => Interruption::WorkerStopped,
-        }
-    }
-
-    /// Extends the lease at half time. Resolves when the run is no longer ours, or may be another's for
-    /// all we know: the database has not answered for as long as the lease.
-    async fn keep_lease(&self) -> Interruption {
-        let lease = self.shared.lease;
-        let mut ends = self.lease_ends;
-        let mut next = ends.checked_sub(lease / 2).unwrap_or_else(Instant::now);
-        loop {
-            tokio::time::sleep_until(next).await;
-            let asked = Instant::now();
-            // Where this task comes late, as on a machine under load, the answer gets its time too.
-            let patience = ends.max(after(asked, lease / 4));
-            let extend = self.shared.backend.extend_lease(&self.owner, lease);
-            match tokio::time::timeout_at(patience, extend).await {
-                Ok(Ok(())) => {
-                    ends = after(asked, lease);
-                    next = after(asked, lease / 2);
-                    continue;
-                }
-                Ok(Err(BackendError::OwnershipLost { reason })) => return reason,
-                Ok(Err(error)) => {
-                    tracing::warn!(run_id = self.run.id, %error, "cannot extend the lease");
-                }
-                Err(_) => {}
-            }
-            if Instant::now() >= ends {
-                tracing::warn!(
-                    run_id = self.run.id,
-                    "the lease has run out without an answer of the database; the execution is dropped"
-                );
-                return Interruption::LeaseLost;
-            }
-            next = after(asked, lease / 10);
         }
     }
 

@@ -1,0 +1,245 @@
+//! A run's lease as its execution knows it: until when its code may go on, and who asks for more.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use workflow_core::Interruption;
+
+use crate::backend::{Backend, BackendError, Owner};
+
+/// A time by two clocks. The monotonic one is never set, but stands still in most systems while the
+/// machine sleeps; the other one goes on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    at: Instant,
+    wall: SystemTime,
+}
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        Self {
+            at: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// A while later, or as late as it matters to anybody.
+    fn after(self, duration: Duration) -> Self {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+        let sum = || {
+            Some((
+                self.at.checked_add(duration)?,
+                self.wall.checked_add(duration)?,
+            ))
+        };
+        let (at, wall) = sum().unwrap_or((self.at + YEAR, self.wall + YEAR));
+        Self { at, wall }
+    }
+
+    /// Whether it is over by one of the clocks.
+    fn is_over(self) -> bool {
+        Instant::now() >= self.at || SystemTime::now() >= self.wall
+    }
+}
+
+/// How long a run is this execution's for sure.
+pub(crate) struct Lease {
+    length: Duration,
+    state: Mutex<State>,
+    /// Somebody cannot go on before the lease is extended.
+    wanted: Notify,
+}
+
+struct State {
+    ends: Moment,
+    held_up: Vec<Waker>,
+}
+
+impl Lease {
+    /// A lease that was asked for at `asked`: it began no earlier.
+    pub(crate) fn new(length: Duration, asked: Moment) -> Self {
+        Self {
+            length,
+            state: Mutex::new(State {
+                ends: asked.after(length),
+                held_up: Vec::new(),
+            }),
+            wanted: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ends(&self) -> Moment {
+        self.lock().ends
+    }
+
+    /// Whether nobody else can have the run yet.
+    pub(crate) fn holds(&self) -> bool {
+        !self.ends().is_over()
+    }
+
+    /// The database extended it when it was asked at `asked`.
+    pub(crate) fn renew(&self, asked: Moment) {
+        let mut state = self.lock();
+        state.ends = asked.after(self.length);
+        let held_up = std::mem::take(&mut state.held_up);
+        drop(state);
+        held_up.into_iter().for_each(Waker::wake);
+    }
+
+    /// Polls `code` only while the lease holds. A process that stood still, or a thread that was
+    /// blocked, finds its leases over before it does anything else.
+    pub(crate) async fn gate<F: Future>(&self, code: F) -> F::Output {
+        let mut code = pin!(code);
+        poll_fn(|cx| match self.lets_on(cx) {
+            true => code.as_mut().poll(cx),
+            false => Poll::Pending,
+        })
+        .await
+    }
+
+    fn lets_on(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.lock();
+        if !state.ends.is_over() {
+            return true;
+        }
+        if !state
+            .held_up
+            .iter()
+            .any(|waker| waker.will_wake(cx.waker()))
+        {
+            state.held_up.push(cx.waker().clone());
+        }
+        drop(state);
+        self.wanted.notify_one();
+        false
+    }
+
+    /// Extends the lease at half time, or when somebody cannot go on. Resolves when the run is no longer
+    /// ours, or may be another's for all we know: the database has not answered for as long as the lease.
+    pub(crate) async fn keep(&self, backend: &dyn Backend, owner: &Owner) -> Interruption {
+        let half = self.length / 2;
+        let ends = self.ends().at;
+        let mut next = ends.checked_sub(half).unwrap_or_else(Instant::now);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                () = self.wanted.notified() => {
+                    if self.holds() {
+                        continue;
+                    }
+                    tracing::warn!(
+                        run_id = &*owner.run_id,
+                        "the lease ran out before it was extended: the process stood still, or something blocked the thread"
+                    );
+                }
+            }
+            let asked = Moment::now();
+            // Where this task comes late, as on a machine under load, the answer gets its time too.
+            let patience = self.ends().at.max(asked.after(self.length / 4).at);
+            let extend = backend.extend_lease(owner, self.length);
+            match tokio::time::timeout_at(patience, extend).await {
+                Ok(Ok(())) => {
+                    self.renew(asked);
+                    next = asked.after(half).at;
+                    continue;
+                }
+                Ok(Err(BackendError::OwnershipLost { reason })) => return reason,
+                Ok(Err(error)) => {
+                    tracing::warn!(run_id = &*owner.run_id, %error, "cannot extend the lease");
+                }
+                Err(_) => {}
+            }
+            if !self.holds() {
+                tracing::warn!(
+                    run_id = &*owner.run_id,
+                    "the lease has run out without an answer of the database; the execution is dropped"
+                );
+                return Interruption::LeaseLost;
+            }
+            next = asked.after(self.length / 10).at;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_secs(30);
+    const SHORT: Duration = Duration::from_secs(1);
+
+    fn asked_ago(by_the_monotonic_clock: Duration, by_the_wall: Duration) -> Moment {
+        let now = Moment::now();
+        Moment {
+            at: now.at - by_the_monotonic_clock,
+            wall: now.wall - by_the_wall,
+        }
+    }
+
+    #[test]
+    fn a_lease_is_over_when_one_of_the_clocks_says_so() {
+        for (moment, holds) in [
+            (asked_ago(SHORT, SHORT), true),
+            (asked_ago(LENGTH, SHORT), false),
+            // The machine slept: only one clock went on.
+            (asked_ago(SHORT, LENGTH), false),
+        ] {
+            assert_eq!(Lease::new(LENGTH, moment).holds(), holds, "{moment:?}");
+        }
+        // A clock that was set back does not make it longer.
+        let mut set_back = asked_ago(LENGTH, SHORT);
+        set_back.wall += LENGTH;
+        assert!(!Lease::new(LENGTH, set_back).holds());
+        assert!(Lease::new(Duration::MAX, Moment::now()).holds());
+    }
+
+    #[test]
+    fn code_waits_while_the_lease_is_over_and_goes_on_with_the_next() {
+        let lease = Lease::new(LENGTH, Moment::now());
+        let polls = AtomicUsize::new(0);
+        let code = poll_fn(|_| match polls.fetch_add(1, Ordering::Relaxed) {
+            0 => Poll::Pending,
+            _ => Poll::Ready(()),
+        });
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut cx = Context::from_waker(&waker);
+        let mut gated = pin!(lease.gate(code));
+        assert!(gated.as_mut().poll(&mut cx).is_pending());
+        assert!(lease.wanted.notified().now_or_never().is_none());
+
+        lease.lock().ends = asked_ago(LENGTH, LENGTH).after(LENGTH);
+        assert!(gated.as_mut().poll(&mut cx).is_pending());
+        assert!(lease.wanted.notified().now_or_never().is_some(), "it asks");
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+
+        lease.renew(Moment::now());
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert!(gated.as_mut().poll(&mut cx).is_ready());
+        assert_eq!(polls.load(Ordering::Relaxed), 2, "not while it was over");
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
