@@ -258,6 +258,8 @@ async fn signals_and_cancellations_of_a_client_go_through_its_chain() {
     let other = harness.start(&W, 2).await;
     other.cancel().await.unwrap();
     assert_eq!(harness.run(other.id()).await.status, "canceled");
+    let unknown = harness.client.cancel("missing").await.unwrap_err();
+    assert!(matches!(unknown, ClientError::RunNotFound { .. }));
     assert_eq!(
         log.lines(),
         [
@@ -265,6 +267,7 @@ async fn signals_and_cancellations_of_a_client_go_through_its_chain() {
             format!("cancel w {}", run.id()),
             "go Some(\"k\")".to_owned(),
             format!("cancel w {}", other.id()),
+            "cancel  missing".to_owned(),
         ]
     );
 }

@@ -68,6 +68,17 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// As interceptors see it: what failed in a word, and this error as the cause.
+    pub(super) fn into_chain(self) -> Error {
+        let (kind, name) = match &self {
+            Self::Backend(_) => (ErrorKind::Backend, "BackendError"),
+            Self::RunNotFound { .. } => (ErrorKind::Application, "RunNotFoundError"),
+            Self::NotCancelable { .. } => (ErrorKind::Application, "NotCancelableError"),
+            _ => (ErrorKind::Application, "ClientError"),
+        };
+        Error::from(self).with_kind(kind).with_name(name)
+    }
+
     /// What came out of a chain of interceptors: the operation's own error, or one of theirs.
     pub(super) fn from_chain(error: Error) -> Self {
         let error = match error.downcast::<Self>() {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use workflow_core::{CancelRun, Chain, Error, Interceptor, RunInfo};
+use workflow_core::{CancelRun, Chain, Interceptor, RunInfo};
 
 use crate::backend::{Backend, Cancellation, RunCounts, WorkflowRun};
 use crate::payload;
@@ -110,29 +110,37 @@ impl Client {
     /// [`ClientError::RunNotFound`], [`ClientError::NotCancelable`] for a run that ended otherwise,
     /// [`ClientError::Refused`] by an interceptor, or the database's.
     pub async fn cancel(&self, run_id: &str) -> ClientResult<()> {
-        let run = self.describe(run_id).await?;
-        let mut info = RunInfo::new(Arc::clone(&self.0.namespace_id), run_id, run.workflow_name)
-            .with_carrier(run.carrier);
-        info.workflow_version = run.version.map(Arc::from);
+        let namespace_id = Arc::clone(&self.0.namespace_id);
+        // Hooks see every attempt, one at a run that cannot be found too.
+        let (info, unknown) = match self.describe(run_id).await {
+            Ok(run) => {
+                let mut info = RunInfo::new(namespace_id, run_id, run.workflow_name);
+                info.workflow_version = run.version.map(Arc::from);
+                (info.with_carrier(run.carrier), None)
+            }
+            Err(error) => (RunInfo::new(namespace_id, run_id, ""), Some(error)),
+        };
         let cancel = |call: CancelRun| async move {
+            if let Some(error) = unknown.filter(|_| *call.run.id == *run_id) {
+                return Err(error.into_chain());
+            }
             let canceled = self
                 .0
                 .backend
                 .cancel_run(&call.run.namespace_id, &call.run.id)
                 .await;
-            match canceled.map_err(ClientError::from) {
-                Ok(Cancellation::Canceled) => Ok(()),
-                Ok(Cancellation::AlreadyEnded(status)) => Err(ClientError::NotCancelable {
+            let refused = match canceled {
+                Ok(Cancellation::Canceled) => return Ok(()),
+                Ok(Cancellation::AlreadyEnded(status)) => ClientError::NotCancelable {
                     run_id: call.run.id.to_string(),
                     status,
-                }
-                .into()),
-                Ok(Cancellation::NotFound) => Err(ClientError::RunNotFound {
+                },
+                Ok(Cancellation::NotFound) => ClientError::RunNotFound {
                     run_id: call.run.id.to_string(),
-                }
-                .into()),
-                Err(error) => Err(Error::from(error)),
-            }
+                },
+                Err(error) => ClientError::from(error),
+            };
+            Err(refused.into_chain())
         };
         self.0
             .chain

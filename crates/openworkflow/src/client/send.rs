@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use workflow_core::{Error, Payload, Result, SendSignal, SentSignal};
+use workflow_core::{Payload, Result, SendSignal, SentSignal};
 
 use super::{ClientError, ClientResult, Shared};
 use crate::backend::NewSignal;
@@ -81,7 +81,7 @@ async fn send(config: Config) -> Result<Vec<String>> {
         signal.idempotency_key = call.idempotency_key;
         let sent = backend.send_signal(signal).await;
         sent.map(SentSignal::new)
-            .map_err(|error| Error::from(ClientError::from(error)))
+            .map_err(|error| ClientError::from(error).into_chain())
     };
     Ok(client.chain.call(call, send).await?.run_ids)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use workflow_core::{Carrier, CreateRun, CreatedRun, Error, Payload, Result, RunInfo};
+use workflow_core::{Carrier, CreateRun, CreatedRun, Payload, Result, RunInfo};
 
 use super::{ClientError, ClientResult, RunHandle, Shared};
 use crate::backend::NewRun;
@@ -170,7 +170,7 @@ async fn start<O>(config: Config) -> Result<RunHandle<O>> {
     let backend = &client.backend;
     let create = |call: CreateRun| async move {
         let created = backend.create_run(NewRun::from_call(call)).await;
-        let (run, found) = created.map_err(|error| Error::from(ClientError::from(error)))?;
+        let (run, found) = created.map_err(|error| ClientError::from(error).into_chain())?;
         Ok(CreatedRun::new(run.id, found))
     };
     let created = client.chain.call(call, create).await?;
