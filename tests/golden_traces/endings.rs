@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use openworkflow::backend::{Backend, RunStatus};
-use openworkflow::{Workflow, WorkflowSpec};
+use openworkflow::{
+    Client, ExecuteRun, ExecutionOutcome, Interceptor, Next, Result, Workflow, WorkflowSpec,
+    async_trait,
+};
 
 use super::{Traced, over, parked, tree, until};
 
@@ -148,6 +151,61 @@ pub(crate) async fn worker_stopped_during_a_step<S: Backend + Clone>(store: S) {
         └── workflow.start slow [producer] ok
             └── workflow.execute slow [consumer] error("worker_stopped") {error.type=worker_stopped, workflow.outcome=stale, workflow_run.attempt=1}
                 └── step.run toil [internal] error("worker_stopped") {error.type=worker_stopped, step.outcome=stale, step_attempt.prior_failures=0, workflow_run.attempt=1}
+        "#,
+    );
+}
+
+/// Cancels the run at the moment in which it comes to its end.
+struct Canceling(Client);
+
+#[async_trait]
+impl Interceptor for Canceling {
+    async fn execute(
+        &self,
+        call: ExecuteRun,
+        next: Next<'_, ExecuteRun>,
+    ) -> Result<ExecutionOutcome> {
+        let run_id = call.execution.run.id.clone();
+        let outcome = next.run(call).await;
+        self.0.cancel(&run_id).await.unwrap();
+        outcome
+    }
+}
+
+pub(crate) async fn last_write_refused<S: Backend + Clone>(store: S) {
+    let stranger = Client::new(store.clone());
+    let traced = Traced::inside(
+        &store,
+        |worker| worker.interceptor(Canceling(stranger)),
+        |otel| otel,
+        |worker| {
+            let quick =
+                SLOW.implement(|wf, ()| async move { wf.run("toil", || async { Ok(()) }).await });
+            worker.workflow(quick)
+        },
+    );
+    let run = traced.start(traced.client.start(&SLOW, &())).await;
+    assert_eq!(over(&run).await.status, RunStatus::Canceled);
+    let spans = traced.spans().await;
+    tree(&spans).assert_eq(
+        r#"
+        caller [internal] unset
+        └── workflow.start slow [producer] ok
+            └── workflow.execute slow [consumer] error("canceled") {error.type=canceled, workflow.outcome=canceled, workflow_run.attempt=1}
+                └── step.run toil [internal] ok {step.outcome=completed, step_attempt.prior_failures=0, workflow_run.attempt=1}
+        "#,
+    );
+}
+
+pub(crate) async fn cancel_of_an_unknown_run<S: Backend + Clone>(store: S) {
+    let traced = Traced::new(&store, |worker| worker);
+    let nobody = "00000000-0000-0000-0000-000000000000";
+    traced.client.cancel(nobody).await.unwrap_err();
+    let spans = traced.spans().await;
+    tree(&spans).assert_eq(
+        r#"
+        workflow.cancel [internal] error("Workflow run 00000000-0000-0000-0000-000000000000 does not exist") {error.type=RunNotFoundError}
+          * exception {exception.message="Workflow run 00000000-0000-0000-0000-000000000000 does not exist", exception.type=RunNotFoundError}
         "#,
     );
 }

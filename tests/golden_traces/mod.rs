@@ -4,6 +4,7 @@
 mod children;
 mod contract;
 mod endings;
+mod errors;
 mod origins;
 mod signals;
 mod steps;
@@ -23,7 +24,7 @@ use openworkflow::{
 };
 use serde::de::DeserializeOwned;
 
-pub(crate) use {children::*, endings::*, origins::*, signals::*, steps::*};
+pub(crate) use {children::*, endings::*, errors::*, origins::*, signals::*, steps::*};
 
 /// Long enough for any wait of these scenarios to end, short enough to fail a test in good time.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -61,15 +62,26 @@ impl Traced {
         otel: impl FnOnce(OtelInterceptorBuilder) -> OtelInterceptorBuilder,
         worker: impl FnOnce(WorkerBuilder) -> WorkerBuilder,
     ) -> Self {
+        Self::inside(store, |worker| worker, otel, worker)
+    }
+
+    /// With interceptors and layers further out than the one that traces.
+    fn inside<S: Backend + Clone>(
+        store: &S,
+        outer: impl FnOnce(WorkerBuilder) -> WorkerBuilder,
+        otel: impl FnOnce(OtelInterceptorBuilder) -> OtelInterceptorBuilder,
+        worker: impl FnOnce(WorkerBuilder) -> WorkerBuilder,
+    ) -> Self {
         let spans = SpanCollector::new();
         let provider = spans.provider();
         let otel = otel(OtelInterceptor::builder().tracer_provider(&provider)).build();
-        let worker = worker(Worker::builder(store.clone()).interceptor(otel.clone()));
+        let outer = outer(Worker::builder(store.clone()));
+        let configured = worker(outer.interceptor(otel.clone()));
         Self {
             spans,
             client: Client::builder(store.clone()).interceptor(otel).build(),
             stranger: Client::new(store.clone()),
-            worker: worker.build().unwrap().start(),
+            worker: configured.build().unwrap().start(),
         }
     }
 
@@ -192,6 +204,10 @@ macro_rules! golden_traces {
             canceled_while_parked canceled_during_a_step
             deadline_while_parked deadline_during_a_step unregistered_workflow
             worker_stopped_during_a_step
+            last_write_refused cancel_of_an_unknown_run
+            refused_out_of_sight timed_out_further_out stored_result_no_longer_fits
+            step_left_out_by_a_sampler execution_timed_out_further_out
+            step_beside_a_panic step_beside_an_error
             idempotent_start delayed_start start_refused
             no_caller unsampled_caller no_carrier
         }

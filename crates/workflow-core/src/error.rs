@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A boxed standard error, as `tower` and others use it.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -100,7 +99,6 @@ impl fmt::Display for ErrorKind {
 pub struct Error(Box<Inner>);
 
 struct Inner {
-    id: u64,
     kind: ErrorKind,
     name: Cow<'static, str>,
     message: String,
@@ -114,9 +112,7 @@ impl Error {
     /// An error of the user's own, of kind [`ErrorKind::Application`] and retryable. `name` is the
     /// same for every occurrence, as a type's name is; what varies belongs in `message`.
     pub fn new(name: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         Self(Box::new(Inner {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             kind: ErrorKind::Application,
             name: name.into(),
             message: message.into(),
@@ -162,23 +158,6 @@ impl Error {
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "panicked with a value that is not text".to_owned());
         Self::of_kind(ErrorKind::Panic, message)
-    }
-
-    /// A number that no other error of this process has: for those who must know an error again that
-    /// comes by a second time, on its way from a step through the workflow's code to the run's end.
-    /// It stays the same when the error is renamed, or boxed and unboxed; it is not stored.
-    ///
-    /// ```
-    /// use workflow_core::Error;
-    ///
-    /// let error = Error::rejected("not now");
-    /// let id = error.id();
-    /// assert_eq!(Error::from(error.into_boxed()).id(), id);
-    /// assert_ne!(Error::rejected("not now").id(), id);
-    /// ```
-    #[must_use]
-    pub fn id(&self) -> u64 {
-        self.0.id
     }
 
     /// The kind.

@@ -21,7 +21,7 @@ pub struct RunInfo {
     pub namespace_id: Arc<str>,
     /// The run's id.
     pub id: Arc<str>,
-    /// The name of the workflow it runs.
+    /// The name of the workflow it runs. Empty in the cancellation of a run that could not be found.
     pub workflow_name: Arc<str>,
     /// The version of the workflow it runs, where it has one.
     pub workflow_version: Option<Arc<str>>,

@@ -31,8 +31,12 @@ pub enum SpanCall<'a> {
 /// Room for what is known only when the span ends, so that the attributes are allocated once.
 const ROOM_FOR_THE_END: usize = 2;
 
-/// A span's name: an operation and what it is about. Without `format!`, whose cost would show.
+/// A span's name: an operation and what it is about, if that is known. Without `format!`, whose cost
+/// would show.
 pub(crate) fn name(operation: &str, about: &str) -> String {
+    if about.is_empty() {
+        return operation.to_owned();
+    }
     let mut name = String::with_capacity(operation.len() + 1 + about.len());
     name.push_str(operation);
     name.push(' ');
@@ -43,10 +47,12 @@ pub(crate) fn name(operation: &str, about: &str) -> String {
 /// The attributes of a run. `with_id` is false where the id is not certain yet.
 pub(crate) fn run_attributes(run: &RunInfo, with_id: bool) -> Vec<KeyValue> {
     let mut all = Vec::with_capacity(8 + ROOM_FOR_THE_END);
-    all.push(KeyValue::new(
-        attribute::WORKFLOW_NAME,
-        Arc::clone(&run.workflow_name),
-    ));
+    if !run.workflow_name.is_empty() {
+        all.push(KeyValue::new(
+            attribute::WORKFLOW_NAME,
+            Arc::clone(&run.workflow_name),
+        ));
+    }
     if let Some(version) = &run.workflow_version {
         all.push(KeyValue::new(
             attribute::WORKFLOW_VERSION,

@@ -8,17 +8,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use opentelemetry::trace::{SpanBuilder, SpanId, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use workflow_core::{
-    BoxFuture, CancelRun, CreateRun, CreatedRun, Event, ExecuteRun, Execution, ExecutionOutcome,
-    Interceptor, Next, ParentStep, Result, SendSignal, SentSignal, StepCall, StepKind, StepOutcome,
+    BoxFuture, CancelRun, CreateRun, CreatedRun, Error, Event, ExecuteRun, Execution,
+    ExecutionOutcome, Interceptor, Next, ParentStep, Result, SendSignal, SentSignal, StepCall,
+    StepKind, StepOutcome, Unwritten,
 };
 
 use crate::call::{self, SpanCall};
 use crate::config::{Config, OtelInterceptorBuilder, SpanSelection, TraceMode};
 use crate::losses::{LossCounters, Losses};
 use crate::names::{attribute, event, operation};
+use crate::outcome;
+use crate::progress::Progress;
 use crate::propagation::{usable_parent, without_span};
 use crate::scope::{Own, RunScope, StepScope};
-use crate::span::{OpenSpan, Scoped, Subject};
+use crate::span::{About, OpenSpan, Scoped, Subject};
 use crate::tracer::{StartSpan, Started};
 
 /// Makes OpenTelemetry spans of what a workflow engine does.
@@ -48,6 +51,9 @@ pub(crate) struct Inner {
     /// The contexts of the executions under way, by the address of the execution: for steps that
     /// user code runs where the context is not current, in a task of its own for one.
     executions: Mutex<HashMap<usize, Context>>,
+    /// Those of executions that are over, while their outcome is being written. Several, should this
+    /// interceptor be registered more than once.
+    unwritten: Mutex<HashMap<usize, Vec<Context>>>,
 }
 
 impl OtelInterceptor {
@@ -62,6 +68,7 @@ impl OtelInterceptor {
                 config,
                 losses: LossCounters::default(),
                 executions: Mutex::default(),
+                unwritten: Mutex::default(),
             }),
         }
     }
@@ -121,18 +128,24 @@ impl Interceptor for OtelInterceptor {
     hook!(cancel_run(CancelRun) -> (), |inner, call| inner.cancel_run(&call));
 
     fn event(&self, event: &Event<'_>) {
-        if let Event::NonDeterminism {
-            execution,
-            step_name,
-            recorded_step_name,
-            ..
-        } = event
-        {
-            let steps = [
-                (attribute::STEP_NAME, step_name),
-                (attribute::STEP_RECORDED_NAME, recorded_step_name),
-            ];
-            self.inner.tell(execution, event::NON_DETERMINISM, steps);
+        let inner = &*self.inner;
+        match event {
+            Event::StepFailed {
+                execution,
+                step_name,
+                error,
+                ..
+            } => inner.step_failed(execution, step_name, error),
+            Event::NonDeterminism {
+                execution,
+                step_name,
+                recorded_step_name,
+                ..
+            } => inner.departed(execution, *step_name, *recorded_step_name),
+            Event::ExecutionEnded {
+                execution, written, ..
+            } => inner.execution_ended(execution, written),
+            _ => {}
         }
     }
 }
@@ -241,7 +254,11 @@ impl Inner {
             selection,
             attributes,
             unrecorded,
+            sampled: started
+                .as_ref()
+                .is_some_and(|started| started.cx.span().span_context().is_sampled()),
             dropping: AtomicBool::new(false),
+            progress: Progress::default(),
         });
         let cx = scope.put(&started.map_or(base, |started| started.cx));
         self.executions().insert(address_of(execution), cx.clone());
@@ -262,6 +279,7 @@ impl Inner {
             self.context_of(&call.execution)
         };
         let scope = Arc::clone(RunScope::of(&parent)?);
+        self.went_on(&scope);
         // A step is recorded where its execution is. Under one that is not it would be an orphan, so
         // no sampler is asked and nothing is built for it.
         let started = if scope.selection == SpanSelection::All && scope.is_recorded(&parent) {
@@ -287,27 +305,63 @@ impl Inner {
             inner: self,
             cx,
             recording,
-            subject: Subject::Step { scope, waits },
+            subject: Subject::Step {
+                scope,
+                name: Arc::clone(&call.name),
+                waits,
+            },
         })
     }
 
-    /// Puts an event onto the span of an execution under way.
-    fn tell(
-        &self,
-        execution: &Execution,
-        event: &'static str,
-        attributes: [(&'static str, &Option<&str>); 2],
-    ) {
+    /// A step failed, perhaps where no span of ours could see it.
+    fn step_failed(&self, execution: &Execution, step_name: &str, error: &Error) {
         let known = self.executions().get(&address_of(execution)).cloned();
         let Some(cx) = known else { return };
-        let attributes = attributes.into_iter().filter_map(|(key, value)| {
-            let value = (*value)?.to_owned();
-            Some(KeyValue::new(key, value))
-        });
+        let Some(scope) = RunScope::of(&cx) else {
+            return;
+        };
+        let about = About::Step(scope, step_name);
+        // The step's own span, if an interceptor further out has just dropped it.
+        if let Some(step) = scope.progress.take(step_name) {
+            let ending = outcome::failed_step(step.waits, error);
+            self.end_span(&step.cx, about, ending, Some(step.at));
+        } else {
+            self.record(&cx, about, error);
+        }
+    }
+
+    fn departed(&self, execution: &Execution, asked: Option<&str>, recorded: Option<&str>) {
+        let known = self.executions().get(&address_of(execution)).cloned();
+        let Some(cx) = known else { return };
+        let attributes = [
+            (attribute::STEP_NAME, asked),
+            (attribute::STEP_RECORDED_NAME, recorded),
+        ];
+        let attributes = attributes.into_iter();
+        let attributes =
+            attributes.filter_map(|(key, name)| Some(KeyValue::new(key, name?.to_owned())));
         let attributes = attributes.collect();
         // Where the execution has no span of its own, this one is its creator's, which records nothing.
         self.losses
-            .contain(|| cx.span().add_event(event, attributes));
+            .contain(|| cx.span().add_event(event::NON_DETERMINISM, attributes));
+    }
+
+    /// Leaves the span of an execution open until the engine tells what was written.
+    pub(crate) fn leave_open(&self, execution: &Arc<Execution>, cx: Context) {
+        let mut unwritten = lock(&self.unwritten);
+        unwritten.entry(address_of(execution)).or_default().push(cx);
+    }
+
+    fn execution_ended(
+        &self,
+        execution: &Execution,
+        written: &Result<&ExecutionOutcome, Unwritten<'_>>,
+    ) {
+        let spans = lock(&self.unwritten).remove(&address_of(execution));
+        for cx in spans.into_iter().flatten() {
+            let about = RunScope::of(&cx).map_or(About::Client, |scope| About::Execution(scope));
+            self.end_span(&cx, about, outcome::of_write(written), None);
+        }
     }
 
     fn send_signal(&self, call: &SendSignal) -> Option<OpenSpan<'_>> {
@@ -411,15 +465,17 @@ impl Inner {
     }
 
     fn executions(&self) -> MutexGuard<'_, HashMap<usize, Context>> {
-        // Nothing in there panics half-way.
-        self.executions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.executions)
     }
 
     fn address(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
+}
+
+/// Nothing panics half-way while one of these is held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn address_of(execution: &Execution) -> usize {

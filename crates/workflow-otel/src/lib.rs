@@ -41,6 +41,7 @@ mod names;
 pub mod otlp;
 mod outcome;
 mod processor;
+mod progress;
 mod propagation;
 mod scope;
 mod span;

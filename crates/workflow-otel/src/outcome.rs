@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 use workflow_core::{
-    Call, CancelRun, CreateRun, CreatedRun, Error, ErrorKind, ExecuteRun, ExecutionOutcome, Result,
-    SendSignal, SentSignal, StepCall, StepOutcome,
+    Call, CancelRun, CreateRun, CreatedRun, Error, ErrorKind, ExecuteRun, ExecutionOutcome,
+    Interruption, Result, SendSignal, SentSignal, StepCall, StepOutcome, Unwritten,
 };
 
-use crate::config::{ErrorDetail, SpanSelection};
+use crate::config::ErrorDetail;
 use crate::names::attribute;
+use crate::progress::Cause;
 use crate::span::Subject;
 
 /// The most of an error's message that goes onto a span.
@@ -23,8 +24,6 @@ pub(crate) struct Ending<'e> {
     pub(crate) attributes: [Option<KeyValue>; 2],
     pub(crate) succeeded: bool,
     pub(crate) error: Option<&'e Error>,
-    /// Whether this span is the innermost of ours that saw the error.
-    pub(crate) with_event: bool,
     /// Why the call was dropped, where that is an error.
     pub(crate) interrupted: Option<&'static str>,
 }
@@ -38,11 +37,10 @@ impl<'e> Ending<'e> {
         }
     }
 
-    fn failure(attribute: Option<KeyValue>, error: &'e Error) -> Self {
+    pub(crate) fn failure(attribute: Option<KeyValue>, error: &'e Error) -> Self {
         Self {
             attributes: [attribute, None],
             error: Some(error),
-            with_event: true,
             ..Self::default()
         }
     }
@@ -66,6 +64,19 @@ impl<'e> Ending<'e> {
 /// A call whose end is told on a span.
 pub(crate) trait Concluded: Call {
     fn conclude<'e>(result: &'e Result<Self::Output>, subject: &Subject) -> Ending<'e>;
+
+    /// The error that the call came to.
+    fn error(result: &Result<Self::Output>) -> Option<&Error> {
+        result.as_ref().err()
+    }
+
+    /// Why what was dropped in the end was dropped.
+    fn cause(result: &Result<Self::Output>) -> Cause {
+        match result {
+            Ok(_) => Cause::GivenUp,
+            Err(_) => Cause::Failure,
+        }
+    }
 }
 
 impl Concluded for CreateRun {
@@ -103,24 +114,71 @@ impl Concluded for SendSignal {
 }
 
 impl Concluded for ExecuteRun {
-    fn conclude<'e>(result: &'e Result<ExecutionOutcome>, subject: &Subject) -> Ending<'e> {
-        let outcome = |word: &'static str| Some(KeyValue::new(attribute::WORKFLOW_OUTCOME, word));
-        let (word, error) = match result {
-            Ok(ExecutionOutcome::Completed { .. }) => return Ending::success(outcome("completed")),
-            Ok(ExecutionOutcome::Parked { .. }) => return Ending::success(outcome("parked")),
-            Ok(ExecutionOutcome::Retrying { error, .. }) => ("retrying", error),
-            Ok(ExecutionOutcome::Failed { error }) => ("failed", error),
+    fn conclude<'e>(result: &'e Result<ExecutionOutcome>, _: &Subject) -> Ending<'e> {
+        match result {
+            Ok(outcome) => of_outcome(outcome),
             // An interceptor's: the engine puts the run back into the queue or fails it.
-            Err(error) if error.is_retryable() => ("retrying", error),
-            Err(error) => ("failed", error),
-            Ok(_) => return Ending::success(None),
-        };
-        let mut ending = Ending::failure(outcome(word), error);
-        // A step that failed has it on its own span, be it in this execution or an earlier one.
-        let steps = matches!(subject, Subject::Execution(s) if s.selection == SpanSelection::All);
-        ending.with_event = !(steps && error.step_name().is_some());
-        ending
+            Err(error) if error.is_retryable() => Ending::failure(outcome("retrying"), error),
+            Err(error) => Ending::failure(outcome("failed"), error),
+        }
     }
+
+    fn error(result: &Result<ExecutionOutcome>) -> Option<&Error> {
+        match result {
+            Ok(outcome) => outcome.error(),
+            Err(error) => Some(error),
+        }
+    }
+
+    fn cause(result: &Result<ExecutionOutcome>) -> Cause {
+        match result {
+            // A step's failure that is to be tried again: the code itself is not at its end.
+            Ok(ExecutionOutcome::Retrying { error, .. }) if error.step_name().is_some() => {
+                Cause::GivenUp
+            }
+            Ok(ExecutionOutcome::Retrying { .. } | ExecutionOutcome::Failed { .. }) | Err(_) => {
+                Cause::Failure
+            }
+            Ok(_) => Cause::GivenUp,
+        }
+    }
+}
+
+fn outcome(word: &'static str) -> Option<KeyValue> {
+    Some(KeyValue::new(attribute::WORKFLOW_OUTCOME, word))
+}
+
+fn of_outcome(of: &ExecutionOutcome) -> Ending<'_> {
+    match of {
+        ExecutionOutcome::Completed { .. } => Ending::success(outcome("completed")),
+        ExecutionOutcome::Parked { .. } => Ending::success(outcome("parked")),
+        ExecutionOutcome::Retrying { error, .. } => Ending::failure(outcome("retrying"), error),
+        ExecutionOutcome::Failed { error } => Ending::failure(outcome("failed"), error),
+        _ => Ending::success(None),
+    }
+}
+
+/// What the last write says of an execution.
+pub(crate) fn of_write<'e>(written: &Result<&'e ExecutionOutcome, Unwritten<'e>>) -> Ending<'e> {
+    match written {
+        Ok(outcome) => of_outcome(outcome),
+        Err(Unwritten::Failed(error)) => Ending::failure(outcome("stale"), error),
+        Err(Unwritten::Interrupted(reason)) => {
+            let (word, reason) = interrupted(*reason);
+            Ending::interrupted(outcome(word), reason)
+        }
+        Err(_) => Ending::interrupted(outcome("stale"), Interruption::LeaseLost.as_str()),
+    }
+}
+
+/// The outcome of what was interrupted, and its `error.type`.
+pub(crate) fn interrupted(reason: Interruption) -> (&'static str, &'static str) {
+    let outcome = match reason {
+        Interruption::Canceled => "canceled",
+        Interruption::DeadlineExceeded => "failed",
+        _ => "stale",
+    };
+    (outcome, reason.as_str())
 }
 
 impl Concluded for StepCall {
@@ -138,14 +196,17 @@ impl Concluded for StepCall {
             Ok(_) => Ending::success(None),
             Err(error) => {
                 let waits = matches!(subject, Subject::Step { waits: true, .. });
-                let timed_out = waits && error.kind() == ErrorKind::Timeout;
-                Ending::failure(
-                    outcome(if timed_out { "timed_out" } else { "failed" }),
-                    error,
-                )
+                failed_step(waits, error)
             }
         }
     }
+}
+
+/// A step that failed; one that `waits` for something can have timed out.
+pub(crate) fn failed_step(waits: bool, error: &Error) -> Ending<'_> {
+    let timed_out = waits && error.kind() == ErrorKind::Timeout;
+    let outcome = if timed_out { "timed_out" } else { "failed" };
+    Ending::failure(Some(KeyValue::new(attribute::STEP_OUTCOME, outcome)), error)
 }
 
 fn recipients(count: usize) -> KeyValue {

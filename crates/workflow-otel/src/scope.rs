@@ -4,11 +4,12 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use opentelemetry::trace::{SpanId, TraceContextExt};
+use opentelemetry::trace::{SpanId, SpanRef, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use workflow_core::Execution;
 
 use crate::config::SpanSelection;
+use crate::progress::Progress;
 use crate::tracer::StartSpan;
 
 /// An execution, as it is found in the contexts that are current inside of it.
@@ -26,8 +27,11 @@ pub(crate) struct RunScope {
     pub(crate) attributes: Vec<KeyValue>,
     /// The execution's span, where that is in a trace but records nothing.
     pub(crate) unrecorded: Option<SpanId>,
+    /// Whether the execution's span is sampled.
+    pub(crate) sampled: bool,
     /// Set when the execution is dropped, before its steps are.
     pub(crate) dropping: AtomicBool,
+    pub(crate) progress: Progress,
 }
 
 impl RunScope {
@@ -38,6 +42,11 @@ impl RunScope {
 
     pub(crate) fn is(&self, owner: usize, execution: &Arc<Execution>) -> bool {
         self.owner == owner && Arc::ptr_eq(&self.execution, execution)
+    }
+
+    /// Whether a span of the execution is exported if the execution's own is.
+    pub(crate) fn is_kept(&self, span: &SpanRef<'_>) -> bool {
+        span.span_context().is_sampled() || !self.sampled
     }
 
     /// Whether a span under that of `cx`, a context inside the execution, can be part of a tree that is

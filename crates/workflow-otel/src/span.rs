@@ -4,16 +4,18 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context as Task, Poll, ready};
+use std::task::{Context as Task, Poll};
+use std::time::SystemTime;
 
 use opentelemetry::trace::{Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
-use workflow_core::{Interruption, Next, NextFuture, Result};
+use workflow_core::{Error, Interruption, Next, NextFuture, Result};
 
 use crate::config::{ErrorDetail, SuccessStatus};
 use crate::interceptor::Inner;
 use crate::names::{attribute, event};
-use crate::outcome::{Concluded, Ending};
+use crate::outcome::{Concluded, Ending, exception, interrupted};
+use crate::progress::{Cause, DroppedStep};
 use crate::scope::RunScope;
 
 /// What a span is about, for the case that it is dropped.
@@ -25,6 +27,7 @@ pub(crate) enum Subject {
     Execution(Arc<RunScope>),
     Step {
         scope: Arc<RunScope>,
+        name: Arc<str>,
         /// Whether it waits for something, and so can time out.
         waits: bool,
     },
@@ -38,15 +41,26 @@ pub(crate) struct OpenSpan<'a> {
     pub(crate) subject: Subject,
 }
 
-impl OpenSpan<'_> {
-    /// Ends the span as the call ended.
-    fn end(&mut self, ending: Ending<'_>) {
-        if !std::mem::take(&mut self.recording) {
-            return;
-        }
-        let Inner { config, losses, .. } = self.inner;
+/// What a span's end is about: who else of its execution may have the same error.
+#[derive(Clone, Copy)]
+pub(crate) enum About<'a> {
+    Client,
+    Execution(&'a RunScope),
+    Step(&'a RunScope, &'a str),
+}
+
+impl Inner {
+    /// Ends the span of `cx`: now, or as of `at`.
+    pub(crate) fn end_span(
+        &self,
+        cx: &Context,
+        about: About<'_>,
+        ending: Ending<'_>,
+        at: Option<SystemTime>,
+    ) {
+        let Self { config, losses, .. } = self;
         let described = losses.contain(|| {
-            let span = self.cx.span();
+            let span = cx.span();
             for attribute in ending.attributes.into_iter().flatten() {
                 span.set_attribute(attribute);
             }
@@ -57,12 +71,6 @@ impl OpenSpan<'_> {
                     ErrorDetail::TypeOnly => error_type.clone(),
                 };
                 span.set_attribute(KeyValue::new(attribute::ERROR_TYPE, error_type));
-                if ending.with_event {
-                    span.add_event(
-                        event::EXCEPTION,
-                        crate::outcome::exception(error, config.errors),
-                    );
-                }
                 span.set_status(Status::error(description));
             } else if let Some(interruption) = ending.interrupted {
                 span.set_attribute(KeyValue::new(attribute::ERROR_TYPE, interruption));
@@ -71,9 +79,108 @@ impl OpenSpan<'_> {
                 span.set_status(Status::Ok);
             }
         });
-        let ended = losses.contain(|| self.cx.span().end());
-        if described.is_none() || ended.is_none() {
+        let recorded = ending
+            .error
+            .is_none_or(|error| self.record(cx, about, error));
+        let ended = losses.contain(|| match at {
+            Some(at) => cx.span().end_with_timestamp(at),
+            None => cx.span().end(),
+        });
+        if described.is_none() || !recorded || ended.is_none() {
             losses.span();
+        }
+    }
+
+    /// Makes an exception event of an error on the span of `cx`, unless another span of the execution
+    /// has it. Says whether all went well.
+    pub(crate) fn record(&self, cx: &Context, about: About<'_>, error: &Error) -> bool {
+        let scope = match about {
+            About::Client => None,
+            About::Execution(scope) | About::Step(scope, _) => Some(scope),
+        };
+        let step = match about {
+            About::Step(_, name) => Some(name),
+            _ => error.step_name(),
+        };
+        if scope.is_some_and(|scope| scope.progress.has_recorded(step, error)) {
+            return true;
+        }
+        let recorded = self.losses.contain(|| {
+            let span = cx.span();
+            if span.is_recording() {
+                span.add_event(event::EXCEPTION, exception(error, self.config.errors));
+            }
+            // One that is recorded without being sampled is exported by nobody.
+            span.is_recording() && scope.is_some_and(|scope| scope.is_kept(&span))
+        });
+        if let (Some(true), Some(scope)) = (recorded, scope) {
+            scope.progress.record(step, error);
+        }
+        recorded.is_some()
+    }
+
+    /// Ends the span of a step that was dropped.
+    pub(crate) fn end_dropped(&self, scope: &RunScope, step: &DroppedStep, cause: Cause) {
+        let outcome = KeyValue::new(attribute::STEP_OUTCOME, "canceled");
+        let ending = match cause {
+            Cause::GivenUp => Ending::given_up(outcome),
+            Cause::Failure => Ending::interrupted(Some(outcome), EXECUTION_FAILED),
+        };
+        let about = About::Step(scope, &step.name);
+        self.end_span(&step.cx, about, ending, Some(step.at));
+    }
+
+    /// The workflow's code went on after what it dropped so far.
+    pub(crate) fn went_on(&self, scope: &RunScope) {
+        for step in scope.progress.take_all() {
+            self.end_dropped(scope, &step, Cause::GivenUp);
+        }
+    }
+
+    fn ended(&self, scope: &RunScope, cause: Cause) {
+        for step in scope.progress.end(cause).into_iter().flatten() {
+            self.end_dropped(scope, &step, cause);
+        }
+    }
+}
+
+/// The `error.type` of a step that was at work when its execution failed.
+const EXECUTION_FAILED: &str = "execution_failed";
+
+impl OpenSpan<'_> {
+    /// Ends the span as the call ended.
+    fn end(&mut self, ending: Ending<'_>) {
+        if std::mem::take(&mut self.recording) {
+            let about = match &self.subject {
+                Subject::Client | Subject::Creation(_) => About::Client,
+                Subject::Execution(scope) => About::Execution(scope),
+                Subject::Step { scope, name, .. } => About::Step(scope, name),
+            };
+            self.inner.end_span(&self.cx, about, ending, None);
+        }
+    }
+
+    /// Ends the span of a call that came to its end; that of an execution once the engine tells what
+    /// was written, where it is going to.
+    fn conclude<C: Concluded>(&mut self, result: &Result<C::Output>) {
+        if let Subject::Execution(scope) = &self.subject {
+            self.inner.ended(scope, C::cause(result));
+            if self.recording && scope.execution.end_is_promised() {
+                if let Some(error) = C::error(result) {
+                    self.inner.record(&self.cx, About::Execution(scope), error);
+                }
+                return self.leave_open();
+            }
+        }
+        if self.recording {
+            self.end(C::conclude(result, &self.subject));
+        }
+    }
+
+    fn leave_open(&mut self) {
+        if let Subject::Execution(scope) = &self.subject {
+            self.inner.leave_open(&scope.execution, self.cx.clone());
+            self.recording = false;
         }
     }
 
@@ -86,25 +193,36 @@ impl OpenSpan<'_> {
                 Interruption::Canceled.as_str(),
             ),
             Subject::Execution(scope) => {
-                let (outcome, reason) = interruption(scope);
+                // The engine gives its reasons before it drops anything: this was an interceptor
+                // further out, and what is made of that is yet to be told.
+                if scope.execution.interruption().is_none() && scope.execution.end_is_promised() {
+                    return self.leave_open();
+                }
+                let (outcome, reason) = interrupted(reason_of(scope));
                 let outcome = KeyValue::new(attribute::WORKFLOW_OUTCOME, outcome);
                 Ending::interrupted(Some(outcome), reason)
             }
-            Subject::Step { scope, .. } => {
-                let dropped_with_execution = scope.dropping.load(Ordering::Relaxed)
-                    || scope.execution.interruption().is_some();
-                let (outcome, reason) = if dropped_with_execution {
-                    let (outcome, reason) = interruption(scope);
-                    (outcome, Some(reason))
-                } else {
-                    // The workflow's own code gave it up, in a `select!` for one. That is no error.
-                    ("canceled", None)
-                };
-                let outcome = KeyValue::new(attribute::STEP_OUTCOME, outcome);
-                match reason {
-                    Some(reason) => Ending::interrupted(Some(outcome), reason),
-                    None => Ending::given_up(outcome),
+            Subject::Step { scope, name, waits } => {
+                let dropped_with_execution = scope.dropping.load(Ordering::Relaxed);
+                let interruption = scope.execution.interruption();
+                if interruption.is_none()
+                    && (!dropped_with_execution || scope.execution.end_is_promised())
+                {
+                    let step = DroppedStep {
+                        cx: self.cx.clone(),
+                        name: Arc::clone(name),
+                        waits: *waits,
+                        at: SystemTime::now(),
+                    };
+                    self.recording = false;
+                    if let Some((step, cause)) = scope.progress.keep(step) {
+                        self.inner.end_dropped(scope, &step, cause);
+                    }
+                    return;
                 }
+                let (outcome, reason) = interrupted(reason_of(scope));
+                let outcome = KeyValue::new(attribute::STEP_OUTCOME, outcome);
+                Ending::interrupted(Some(outcome), reason)
             }
         };
         self.end(ending);
@@ -117,22 +235,17 @@ impl Drop for OpenSpan<'_> {
             self.abandon();
         }
         if let Subject::Execution(scope) = &self.subject {
+            self.inner.ended(scope, Cause::Failure);
             self.inner.forget(scope);
         }
     }
 }
 
-/// The outcome of an execution that was dropped, and its `error.type`.
-fn interruption(scope: &RunScope) -> (&'static str, &'static str) {
+/// Why an execution was dropped.
+fn reason_of(scope: &RunScope) -> Interruption {
     // A future dropped without a word is one whose runtime was torn down.
     let reason = scope.execution.interruption();
-    let reason = reason.unwrap_or(Interruption::WorkerStopped);
-    let outcome = match reason {
-        Interruption::Canceled => "canceled",
-        Interruption::DeadlineExceeded => "failed",
-        _ => "stale",
-    };
-    (outcome, reason.as_str())
+    reason.unwrap_or(Interruption::WorkerStopped)
 }
 
 /// The rest of a chain, inside a span.
@@ -160,20 +273,26 @@ impl<C: Concluded> Future for Scoped<'_, '_, C> {
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let result = {
+        let polled = {
             let _current = this.open.cx.clone().attach();
             let Some(rest) = &mut this.rest else {
                 return Poll::Pending;
             };
-            let result = ready!(Pin::new(rest).poll(task));
-            this.rest = None;
-            result
+            let polled = Pin::new(rest).poll(task);
+            if polled.is_ready() {
+                this.rest = None;
+            }
+            polled
         };
-        if this.open.recording {
-            let ending = C::conclude(&result, &this.open.subject);
-            this.open.end(ending);
+        match &polled {
+            Poll::Ready(result) => this.open.conclude::<C>(result),
+            Poll::Pending => {
+                if let Subject::Execution(scope) = &this.open.subject {
+                    this.open.inner.went_on(scope);
+                }
+            }
         }
-        Poll::Ready(result)
+        polled
     }
 }
 

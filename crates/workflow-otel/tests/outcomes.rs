@@ -80,13 +80,16 @@ fn executions() {
           * exception {exception.message="no such workflow", exception.type=NotRegisteredError}
         "#,
     );
-    // The step that failed has the event, in this execution or an earlier one.
+    // Of a step that failed in an earlier execution: here nobody else has seen it.
     let of_step = || ExecutionOutcome::Failed {
         error: Error::new("Declined", "declined").with_step_name("charge".into()),
     };
     of_execution(
         move || Ok(of_step()),
-        "workflow.execute order [consumer] error(\"declined\") {error.type=Declined, workflow.outcome=failed}",
+        r#"
+        workflow.execute order [consumer] error("declined") {error.type=Declined, workflow.outcome=failed}
+          * exception {exception.message=declined, exception.type=Declined}
+        "#,
     );
     let retrying = || ExecutionOutcome::Retrying {
         error: Error::new("Declined", "declined"),
