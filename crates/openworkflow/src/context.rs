@@ -20,9 +20,10 @@ use crate::workflow::WorkflowSpec;
 /// The run that a workflow's code is part of, and the steps it can take.
 ///
 /// A step is a future that does nothing until it is awaited. Steps can be awaited side by side, with
-/// `tokio::join!`, `try_join!`, or in a collection of futures. Each has a name, unique in its run:
-/// where one is used again, the later uses become `name:1`, `name:2` and so on *in the order in which
-/// the steps are first polled*, so give branches that run side by side names of their own.
+/// `tokio::join!`, `try_join!`, `select!`, [`race!`](crate::race), or in a collection of futures. Each
+/// has a name, unique in its run: where one is used again, the later uses become `name:1`, `name:2` and
+/// so on *in the order in which the steps are first polled*, so give branches that run side by side
+/// names of their own.
 ///
 /// A step's result is durable when its future resolves. A step that failed but is tried again does
 /// not resolve in this execution, and neither does one that waits: the run parks and a later execution
@@ -33,12 +34,23 @@ use crate::workflow::WorkflowSpec;
 /// message and retryability. Its [source](workflow_core::Error::source) is there only in the
 /// execution in which the step failed, so what the workflow does next should not depend on it.
 ///
-/// Steps can be dropped, in a `select!` say. A function then stops where it is, and runs again if a
-/// later execution comes by. A wait no longer keeps the run; its row stays, so the signal counts as
-/// waited for, and the child goes on.
+/// # Order
+///
+/// Results are observed one at a time, in an order that is kept with them: whatever awaits them,
+/// every later execution sees the same results in the same order. So the same branch of a `select!` wins
+/// again, and a `FuturesUnordered` yields its items as it did before. `docs/guarantees.md` says what
+/// that promises.
 ///
 /// Steps are for the workflow's own task. One that is moved into a spawned task works as long as the
-/// workflow awaits that task, and is forgotten there once the run parks.
+/// workflow awaits that task, and is forgotten there once the run parks; but tasks are ordered by the
+/// runtime's scheduler, and no replay repeats that order. It is warned of in the log, once for each
+/// workflow. A [`JoinSet`](crate::JoinSet) is what to use in place of tasks.
+///
+/// # Dropping steps
+///
+/// Steps can be dropped, in a `select!` say. A function then stops where it is, and runs again if a
+/// later execution comes by. A wait no longer keeps the run; its row stays, so the signal counts as
+/// waited for, and the child goes on. [`race!`](crate::race) closes the rows of the waits that lost.
 #[derive(Clone)]
 pub struct WorkflowContext(Arc<ExecutionState>);
 
@@ -173,6 +185,12 @@ impl WorkflowContext {
         let signal = signal.into();
         let data = payload::encode(data, &format!("the data of signal {signal:?}"));
         SendSignalStep::new(Arc::clone(&self.0), signal, data)
+    }
+
+    /// Drops branches and closes the rows of the waits in them.
+    pub(crate) async fn withdraw(&self, drop_branches: impl FnOnce()) {
+        let waits = self.0.collect_withdrawn(drop_branches);
+        self.0.withdraw(waits).await;
     }
 
     /// The execution under way: the run's id, name and version, the attempt, the worker.

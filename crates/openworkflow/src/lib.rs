@@ -51,10 +51,12 @@ mod client;
 mod clock;
 mod context;
 mod execution;
+mod join_set;
 mod layer;
 mod lease;
 mod name;
 mod payload;
+mod race;
 mod retry;
 mod step;
 mod when;
@@ -72,7 +74,10 @@ pub use client::{
 };
 pub use clock::Clock;
 pub use context::WorkflowContext;
+pub use join_set::JoinSet;
 pub use layer::{StepRequest, StepService, StepServiceFuture};
+#[doc(hidden)]
+pub use race::macros as __race;
 pub use retry::RetryPolicy;
 pub use step::{RunStep, RunWorkflowStep, SendSignalStep, SleepStep, WaitForSignalStep};
 pub use when::When;

@@ -1,6 +1,6 @@
 //! What workflows, steps and signals may be called, and how repeated step names are told apart.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use workflow_core::{Error, ErrorKind, Result};
@@ -50,35 +50,29 @@ fn check(subject: &str, text: &str) -> Result<()> {
 /// The step names used in one execution.
 #[derive(Debug, Default)]
 pub(crate) struct StepNames {
-    /// With how many were used before.
-    used: HashMap<Arc<str>, usize>,
+    used: HashSet<Arc<str>>,
     repeats: HashMap<Arc<str>, u32>,
 }
 
 impl StepNames {
     /// The first use of a name keeps it; later uses get `name:1`, `name:2`, …, passing over names
-    /// that are used already.
-    pub(crate) fn resolve(&mut self, base: &str) -> Arc<str> {
+    /// that are used already. Beside it, how many names were used before.
+    pub(crate) fn resolve(&mut self, base: &str) -> (Arc<str>, usize) {
         let place = self.used.len();
-        if !self.used.contains_key(base) {
+        if !self.used.contains(base) {
             let name: Arc<str> = base.into();
-            self.used.insert(Arc::clone(&name), place);
-            return name;
+            self.used.insert(Arc::clone(&name));
+            return (name, place);
         }
         let repeat = self.repeats.entry(base.into()).or_default();
         loop {
             *repeat += 1;
             let name: Arc<str> = format!("{base}:{repeat}").into();
-            if !self.used.contains_key(&name) {
-                self.used.insert(Arc::clone(&name), place);
-                return name;
+            if !self.used.contains(&name) {
+                self.used.insert(Arc::clone(&name));
+                return (name, place);
             }
         }
-    }
-
-    /// Where a name stands in the order in which they were used; an unknown one at the end.
-    pub(crate) fn place(&self, name: &str) -> usize {
-        self.used.get(name).copied().unwrap_or(usize::MAX)
     }
 }
 
@@ -90,7 +84,7 @@ mod tests {
     fn repeated_names_are_numbered_as_the_protocol_says() {
         let mut names = StepNames::default();
         let resolved: Vec<_> = ["x", "x", "x", "x:1", "x", "x:1"]
-            .map(|base| names.resolve(base))
+            .map(|base| names.resolve(base).0)
             .to_vec();
         assert_eq!(resolved.join(" "), "x x:1 x:2 x:1:1 x:3 x:1:2");
     }

@@ -159,8 +159,8 @@ async fn a_replayed_step_makes_no_call_but_an_event() {
             "go Resolve",
             "nap Start",
             "step replayed by 3",
+            // The sleep ends in silence: what is told is that an answer came from history.
             "go replayed by 3",
-            "nap replayed by 3",
         ]
     );
 }

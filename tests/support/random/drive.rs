@@ -63,7 +63,7 @@ pub(super) const ROWS: [&str; 3] = [
          context, input, output, error, parent_step_attempt_namespace_id, parent_step_attempt_id,
          worker_id IS NULL, available_at IS NULL, deadline_at IS NULL, started_at IS NULL,
          finished_at IS NULL FROM workflow_runs",
-    "SELECT 'step', id, namespace_id, workflow_run_id, step_name, kind, status, config, context,
+    "SELECT 'step', id, namespace_id, workflow_run_id, step_name, kind, status, context,
          output, error, child_workflow_run_namespace_id, child_workflow_run_id, started_at IS NULL,
          finished_at IS NULL FROM step_attempts",
     "SELECT 'signal', namespace_id, signal, data, sender_idempotency_key, workflow_run_id,

@@ -277,6 +277,30 @@ pub(crate) fn decode_wait_context(json: Option<&str>) -> WaitContext {
     }
 }
 
+/// What this library keeps in the column `config` of a step attempt, which no other reads.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct StepConfig {
+    /// Where the result stands among those that the workflow's code observed.
+    pub(crate) order: Option<u32>,
+    /// Whether it is a wait that the code gave up for good.
+    pub(crate) withdrawn: bool,
+}
+
+pub(crate) fn encode_order(number: u32) -> String {
+    format!(r#"{{"order":{number}}}"#)
+}
+
+pub(crate) fn encode_withdrawn() -> String {
+    r#"{"withdrawn":true}"#.to_owned()
+}
+
+/// Reads the column `config`, as far as it can be read.
+pub(crate) fn decode_step_config(json: Option<&str>) -> StepConfig {
+    json.and_then(|json| serde_json::from_str(json).ok())
+        .unwrap_or_default()
+}
+
 #[derive(Deserialize)]
 struct SignalData {
     data: Box<RawValue>,

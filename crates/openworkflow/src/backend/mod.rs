@@ -20,8 +20,8 @@ pub use page::{Cursor, Page};
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresOptions, TlsMode};
 pub use record::{
-    ChildRun, ClaimedRun, History, RunCounts, RunStatus, StepAttempt, StepAttemptKind, StepStatus,
-    StoredError, WorkflowRun,
+    ChildRun, ClaimedRun, History, ReceivedSignal, RunCounts, RunStatus, StepAttempt,
+    StepAttemptKind, StepStatus, StoredError, WorkflowRun,
 };
 pub use request::{
     Cancellation, Claim, EndedStep, ExecutionEnd, ListRuns, ListSteps, NewRun, NewSignal,

@@ -212,6 +212,9 @@ pub struct StepAttempt {
     pub kind: StepAttemptKind,
     /// The status.
     pub status: StepStatus,
+    /// The JSON text of the column `config`, where it holds anything: where the result stands among
+    /// those that the workflow's code observed (`docs/protocol.md`).
+    pub config: Option<String>,
     /// The JSON text of the column `context`, where it is set: when a wait ends, and what for.
     pub context: Option<String>,
     /// The result, once completed.
@@ -246,6 +249,7 @@ impl StepAttempt {
             step_name: step_name.into(),
             kind,
             status: StepStatus::Running,
+            config: None,
             context: None,
             output: Payload::NULL,
             error: None,
@@ -422,8 +426,8 @@ pub struct History {
     pub attempts: Vec<StepAttempt>,
     /// The child runs of its running, linked `workflow` attempts, by attempt id.
     pub children: HashMap<String, ChildRun>,
-    /// The data of the signals delivered to its running `signal-wait` attempts, by attempt id.
-    pub signals: HashMap<String, Payload>,
+    /// The signals delivered to its running `signal-wait` attempts, by attempt id.
+    pub signals: HashMap<String, ReceivedSignal>,
 }
 
 impl History {
@@ -432,13 +436,31 @@ impl History {
     pub fn new(
         attempts: Vec<StepAttempt>,
         children: HashMap<String, ChildRun>,
-        signals: HashMap<String, Payload>,
+        signals: HashMap<String, ReceivedSignal>,
     ) -> Self {
         Self {
             attempts,
             children,
             signals,
         }
+    }
+}
+
+/// A signal that was delivered to a step attempt.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ReceivedSignal {
+    /// What was sent with it.
+    pub data: Payload,
+    /// When it was delivered.
+    pub at: SystemTime,
+}
+
+impl ReceivedSignal {
+    /// For backends.
+    #[must_use]
+    pub fn new(data: Payload, at: SystemTime) -> Self {
+        Self { data, at }
     }
 }
 

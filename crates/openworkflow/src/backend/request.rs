@@ -234,13 +234,26 @@ pub struct EndedStep {
     pub attempt: NewStepAttempt,
     /// The output, or the JSON text of the error.
     pub result: Result<Payload, String>,
+    /// The JSON object whose members are added to the column `config`.
+    pub config: Option<String>,
 }
 
 impl EndedStep {
     /// An end.
     #[must_use]
     pub fn new(attempt: NewStepAttempt, result: Result<Payload, String>) -> Self {
-        Self { attempt, result }
+        Self {
+            attempt,
+            result,
+            config: None,
+        }
+    }
+
+    /// This end, with the JSON text of an object whose members are added to the column `config`.
+    #[must_use]
+    pub fn with_config(mut self, config: impl Into<String>) -> Self {
+        self.config = Some(config.into());
+        self
     }
 }
 

@@ -3,12 +3,15 @@
 //! An execution polls the workflow's code until it returns, or until it can get no further: no step
 //! is at work and at least one waits. `docs/architecture.md` tells the rules.
 
+mod attention;
 mod driver;
 mod history;
+mod order;
+mod work;
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
@@ -28,8 +31,12 @@ use crate::retry::RetryPolicy;
 
 pub(crate) use driver::{Driver, DriverEnd};
 pub(crate) use history::{OpenStep, PriorAttempts, RunningAttempt, StepHistory};
+pub(crate) use order::Turn;
+pub(crate) use work::AtWork;
 
 use driver::DriverWaker;
+use order::Order;
+use work::{Deferred, Works};
 
 /// How long an operation that the database could not carry out is tried again. After that the lease
 /// has run out and another worker may have the run.
@@ -39,6 +46,9 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const MEND_RETRY: RetryPolicy = RetryPolicy::unlimited()
     .initial_interval(Duration::from_secs(5))
     .maximum_interval(Duration::from_secs(300));
+
+/// Of which workflows it was said that they take steps in other tasks.
+pub(crate) type ToldOfTasks = Mutex<HashSet<Arc<str>>>;
 
 /// What the steps of one execution share.
 pub(crate) struct ExecutionState {
@@ -52,6 +62,9 @@ pub(crate) struct ExecutionState {
     /// so that one which kills its process is counted and meets the step limit some day.
     pub(crate) taken_over: bool,
     pub(crate) lease: Arc<Lease>,
+    /// Whether code that departs from its history stops, rather than goes on with a warning.
+    strict_replay: bool,
+    told_of_tasks: Arc<ToldOfTasks>,
     driver: Arc<DriverWaker>,
     interrupted: Notify,
     interruption: OnceLock<Interruption>,
@@ -62,18 +75,48 @@ pub(crate) struct ExecutionState {
 struct Inner {
     history: StepHistory,
     names: StepNames,
+    order: Order,
+    works: Works,
+    deferred: BTreeMap<u64, Deferred>,
+    /// Those of the deferred that may begin, with the number of what they settle.
+    released: HashMap<u64, Option<u32>>,
+    pending: BTreeMap<u64, Pending>,
+    /// The waits that code gave up while it was asked to collect them.
+    withdrawing: Option<Vec<NewStepAttempt>>,
     attempts: usize,
-    at_work: usize,
-    pending: Vec<(u64, Pending)>,
-    held: Vec<Arc<Held>>,
-    next_key: u64,
+    last_key: u64,
+    /// Whether it was said that the code departed from its history.
+    departed: bool,
     fatal: Option<Error>,
+    stopped: Option<Stopped>,
+}
+
+/// The run is put back until somebody mends its code or its rows.
+struct Stopped {
+    error: Error,
+    at: SystemTime,
+}
+
+impl Inner {
+    fn next_key(&mut self) -> u64 {
+        self.last_key += 1;
+        self.last_key
+    }
+
+    /// Whether the code gets no more results, whatever comes.
+    fn is_over(&self) -> bool {
+        self.fatal.is_some() || self.stopped.is_some()
+    }
+
+    fn stop(&mut self, error: Error, at: SystemTime) {
+        self.stopped.get_or_insert(Stopped { error, at });
+    }
 }
 
 /// Something that a later execution goes on with.
 enum Pending {
     Wait {
-        attempt_id: Arc<str>,
+        attempt: NewStepAttempt,
         until: SystemTime,
     },
     Retry {
@@ -82,12 +125,14 @@ enum Pending {
     },
 }
 
-/// A failure that is to be told to user code.
-struct Held {
-    /// Where its step stands in the order of the code.
-    place: usize,
-    /// Whether it may be told, and who waits for that.
-    released: Mutex<(bool, Option<Waker>)>,
+/// What a step finds when the code asks for it.
+pub(crate) struct Entered {
+    pub(crate) name: Arc<str>,
+    /// Where the step stands in the order in which the code asked for steps.
+    pub(crate) place: usize,
+    pub(crate) prior: PriorAttempts,
+    /// The place of its result, where that is recorded.
+    pub(crate) turn: Option<Turn>,
 }
 
 impl ExecutionState {
@@ -104,11 +149,15 @@ impl ExecutionState {
         deadline_at: Option<SystemTime>,
         taken_over: bool,
         lease: Arc<Lease>,
-        history: StepHistory,
+        strict_replay: bool,
+        told_of_tasks: Arc<ToldOfTasks>,
+        mut history: StepHistory,
     ) -> Self {
+        let (unasked, last) = history.arrange();
         let inner = Inner {
             attempts: history.len(),
             history,
+            order: Order::new(unasked, last),
             ..Inner::default()
         };
         Self {
@@ -120,6 +169,8 @@ impl ExecutionState {
             deadline_at,
             taken_over,
             lease,
+            strict_replay,
+            told_of_tasks,
             driver: Arc::default(),
             interrupted: Notify::new(),
             interruption: OnceLock::new(),
@@ -135,26 +186,99 @@ impl ExecutionState {
         self.backend.clock().now()
     }
 
-    /// Chooses the step's name in this execution and looks up what happened under it before.
-    pub(crate) fn enter(&self, base_name: &str) -> Result<(Arc<str>, PriorAttempts)> {
+    /// Chooses the step's name in this execution and looks up what happened under it before. Never
+    /// resolves where that was a step of another kind: the code has changed, and the run is put back.
+    pub(crate) async fn enter(
+        self: &Arc<Self>,
+        base_name: &str,
+        kind: StepAttemptKind,
+    ) -> Result<Entered> {
         name::validate("a step", base_name)?;
-        let (name, prior) = {
+        if !self.is_polling_code() {
+            self.tell_of_tasks(base_name);
+        }
+        let (name, place, recorded) = {
             let mut inner = self.lock();
-            let name = inner.names.resolve(base_name);
-            let prior = inner.history.of(&name);
-            (name, prior)
+            let (name, place) = inner.names.resolve(base_name);
+            let recorded = inner.history.of(&name);
+            inner.order.changed();
+            if let Some(recorded) = &recorded
+                && let Some(number) = recorded.place
+            {
+                inner.order.ask(number, &name);
+            }
+            (name, place, recorded)
         };
-        if matches!(prior, PriorAttempts::Completed(_)) && !self.chain.is_empty() {
+        let Some(recorded) = recorded else {
+            return Ok(Entered {
+                name,
+                place,
+                prior: PriorAttempts::None,
+                turn: None,
+            });
+        };
+        let turn = recorded.place.map(|number| Turn::new(self, number));
+        if recorded.kind != kind {
+            self.stop(self.other_kind(&name, &recorded.kind, &kind))
+                .await;
+        }
+        if matches!(recorded.prior, PriorAttempts::Completed(_)) && !self.chain.is_empty() {
             self.chain
                 .event(&Event::step_replayed(&self.execution, &name));
         }
-        Ok((name, prior))
+        Ok(Entered {
+            name,
+            place,
+            prior: recorded.prior,
+            turn,
+        })
     }
 
-    /// Marks a step as at work until the guard is dropped. The run does not park meanwhile.
-    pub(crate) fn at_work(self: &Arc<Self>) -> AtWork {
-        self.lock().at_work += 1;
-        AtWork(Arc::clone(self))
+    fn other_kind(
+        &self,
+        name: &Arc<str>,
+        recorded: &StepAttemptKind,
+        asked: &StepAttemptKind,
+    ) -> Error {
+        let message = format!(
+            "step {name:?} of run {} is recorded as {recorded:?} and the workflow's code asks for \
+             {asked:?}: the code has changed while the run was under way. Deploy the old code, and give \
+             the new code a version of its own (docs/changing-workflows.md); the run goes on by itself",
+            self.owner.run_id,
+            recorded = recorded.as_str(),
+            asked = asked.as_str(),
+        );
+        Error::of_kind(ErrorKind::NonDeterminism, message).with_step_name(Arc::clone(name))
+    }
+
+    /// Whether this thread polls the workflow's code.
+    pub(crate) fn is_polling_code(&self) -> bool {
+        driver::polls(self)
+    }
+
+    /// Has the driver look again, if it does not do so anyhow.
+    fn rouse(&self) {
+        if !self.is_polling_code() {
+            self.driver.wake();
+        }
+    }
+
+    /// Says once of a workflow that it takes steps in other tasks, where they have no order.
+    fn tell_of_tasks(&self, step_name: &str) {
+        let workflow_name = &self.execution.run.workflow_name;
+        let mut told = self
+            .told_of_tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if told.insert(Arc::clone(workflow_name)) {
+            tracing::warn!(
+                workflow = &**workflow_name,
+                run_id = &*self.owner.run_id,
+                step_name,
+                "a step is polled outside of the workflow's own task: the order in which such steps are \
+                 observed is not kept by replays; use openworkflow::JoinSet in place of spawned tasks"
+            );
+        }
     }
 
     /// The id of a new attempt. Never resolves where the run has reached the limit: it then fails,
@@ -190,9 +314,32 @@ impl ExecutionState {
         self.lock().history.clear_waiter(signal);
     }
 
-    /// Waits until a later execution: never resolves. The run may park.
-    pub(crate) async fn wait(&self, attempt_id: Arc<str>, until: SystemTime) -> ! {
-        self.pend(Pending::Wait { attempt_id, until }).await
+    /// A wait that stands in the database, or is about to.
+    pub(crate) fn standing(self: &Arc<Self>, attempt: &NewStepAttempt) -> StandingWait {
+        StandingWait {
+            state: Arc::clone(self),
+            attempt: attempt.clone(),
+        }
+    }
+
+    /// Waits for nothing, as a wait that the code has withdrawn: never resolves.
+    pub(crate) async fn withdrawn(&self) -> ! {
+        never().await
+    }
+
+    /// Puts the run back until somebody mends its code or its rows: never resolves. User code cannot
+    /// catch it, and observes nothing more in this execution.
+    pub(crate) async fn stop(&self, error: Error) -> ! {
+        if let Some(step_name) = error.step_name() {
+            self.tell_failure(step_name, &error);
+        }
+        self.lock().stop(error, self.mend_at());
+        self.rouse();
+        never().await
+    }
+
+    fn mend_at(&self) -> SystemTime {
+        self.now() + MEND_RETRY.delay(self.execution.attempt)
     }
 
     /// Leaves the retry of a failure to a later execution: never resolves.
@@ -206,12 +353,7 @@ impl ExecutionState {
     pub(crate) async fn read_back<T>(&self, read: Result<T>, step_name: Arc<str>) -> T {
         match read {
             Ok(value) => value,
-            Err(error) => {
-                self.tell_failure(&step_name, &error);
-                let at = self.now() + MEND_RETRY.delay(self.execution.attempt);
-                self.wait_for_retry(error.with_step_name(step_name), at)
-                    .await
-            }
+            Err(error) => self.stop(error.with_step_name(step_name)).await,
         }
     }
 
@@ -224,12 +366,11 @@ impl ExecutionState {
     async fn pend(&self, pending: Pending) -> ! {
         let key = {
             let mut inner = self.lock();
-            inner.next_key += 1;
-            let key = inner.next_key;
-            inner.pending.push((key, pending));
+            let key = inner.next_key();
+            inner.pending.insert(key, pending);
             key
         };
-        self.driver.wake();
+        self.rouse();
         // User code may drop the step: a wait that nobody awaits does not keep the run.
         let _registered = Registered { state: self, key };
         never().await
@@ -238,37 +379,8 @@ impl ExecutionState {
     /// Fails the run with `error`, which user code cannot catch: never resolves.
     pub(crate) async fn fail_run(&self, error: Error) -> ! {
         self.lock().fatal.get_or_insert(error);
-        self.driver.wake();
+        self.rouse();
         never().await
-    }
-
-    /// Resolves once no step is at work. A failure is told to user code only then, so that
-    /// `try_join!` does not drop the steps beside it halfway.
-    pub(crate) async fn at_rest(&self, step_name: &str) {
-        let held = {
-            let mut inner = self.lock();
-            let held = Arc::new(Held {
-                place: inner.names.place(step_name),
-                released: Mutex::default(),
-            });
-            inner.held.push(Arc::clone(&held));
-            held
-        };
-        self.driver.wake();
-        // User code may drop the step, before or after it may be told.
-        let _hearing = Hearing {
-            state: self,
-            held: &held,
-        };
-        std::future::poll_fn(|cx| {
-            let mut released = held.released.lock().unwrap_or_else(PoisonError::into_inner);
-            if released.0 {
-                return Poll::Ready(());
-            }
-            released.1 = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
     }
 
     /// Carries out an operation of the backend. Tries again while the database is only busy or out
@@ -315,69 +427,84 @@ impl ExecutionState {
             .await;
     }
 
-    pub(crate) async fn complete_step(&self, attempt: &NewStepAttempt, output: &Payload) {
+    pub(crate) async fn complete_step(
+        &self,
+        attempt: &NewStepAttempt,
+        output: &Payload,
+        turn: &Turn,
+    ) {
         self.commit(|| {
             let ended = EndedStep::new(attempt.clone(), Ok(output.clone()));
+            let ended = ended.with_config(codec::encode_order(turn.number()));
             self.backend.end_step(&self.owner, ended)
         })
         .await;
     }
 
-    pub(crate) async fn fail_step(&self, attempt: &NewStepAttempt, error: &Error) {
+    /// Records a failure. One that the code is told of has a turn.
+    pub(crate) async fn fail_step(
+        &self,
+        attempt: &NewStepAttempt,
+        error: &Error,
+        turn: Option<&Turn>,
+    ) {
         let error = codec::encode_step_error(error);
         self.commit(|| {
-            let ended = EndedStep::new(attempt.clone(), Err(error.clone()));
+            let mut ended = EndedStep::new(attempt.clone(), Err(error.clone()));
+            if let Some(turn) = turn {
+                ended = ended.with_config(codec::encode_order(turn.number()));
+            }
             self.backend.end_step(&self.owner, ended)
         })
         .await;
     }
 
-    /// Completes the sleeps that are over, before user code runs.
-    pub(crate) async fn complete_elapsed_sleeps(&self) {
-        let elapsed = self.lock().history.take_elapsed_sleeps(self.now());
-        let writes = elapsed.into_iter().map(|(name, id)| async move {
-            let attempt = NewStepAttempt::new(id, name, StepAttemptKind::Sleep, None);
-            self.complete_step(&attempt, &Payload::NULL).await;
-        });
-        futures_util::future::join_all(writes).await;
+    /// Collects the waits that the code gives up while `drops` runs.
+    pub(crate) fn collect_withdrawn(&self, drops: impl FnOnce()) -> Vec<NewStepAttempt> {
+        let outer = self.lock().withdrawing.replace(Vec::new());
+        drops();
+        let mut inner = self.lock();
+        let collected = std::mem::replace(&mut inner.withdrawing, outer);
+        collected.unwrap_or_default()
     }
-}
 
-/// A step is at work while this lives.
-pub(crate) struct AtWork(Arc<ExecutionState>);
-
-impl Drop for AtWork {
-    fn drop(&mut self) {
-        let mut inner = self.0.lock();
-        inner.at_work -= 1;
-        let idle = inner.at_work == 0;
-        drop(inner);
-        if idle {
-            self.0.driver.wake();
+    /// Closes the rows of waits that the code has given up, so that nothing is delivered to them.
+    pub(crate) async fn withdraw(self: &Arc<Self>, waits: Vec<NewStepAttempt>) {
+        if waits.is_empty() {
+            return;
         }
+        let at_work = self.at_work();
+        let closed = waits.into_iter().map(|attempt| async move {
+            self.commit(|| {
+                let ended = EndedStep::new(attempt.clone(), Ok(Payload::NULL));
+                self.backend
+                    .end_step(&self.owner, ended.with_config(codec::encode_withdrawn()))
+            })
+            .await;
+        });
+        at_work.during(futures_util::future::join_all(closed)).await;
     }
 }
 
-/// Somebody waits to be told of a failure while this lives. From its release until then the failure
-/// counts as at work: the run does not park before user code has heard of it.
-struct Hearing<'a> {
-    state: &'a ExecutionState,
-    held: &'a Arc<Held>,
+/// The code awaits a wait while this lives.
+pub(crate) struct StandingWait {
+    state: Arc<ExecutionState>,
+    attempt: NewStepAttempt,
 }
 
-impl Drop for Hearing<'_> {
+impl StandingWait {
+    /// Waits until a later execution: never resolves. The run may park.
+    pub(crate) async fn wait(&self, until: SystemTime) -> ! {
+        let attempt = self.attempt.clone();
+        self.state.pend(Pending::Wait { attempt, until }).await
+    }
+}
+
+impl Drop for StandingWait {
     fn drop(&mut self) {
-        let mut inner = self.state.lock();
-        inner.held.retain(|held| !Arc::ptr_eq(held, self.held));
-        let released = self
-            .held
-            .released
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        inner.at_work -= usize::from(released.0);
-        drop(released);
-        drop(inner);
-        self.state.driver.wake();
+        if let Some(withdrawing) = &mut self.state.lock().withdrawing {
+            withdrawing.push(self.attempt.clone());
+        }
     }
 }
 
@@ -388,10 +515,9 @@ struct Registered<'a> {
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        self.state
-            .lock()
-            .pending
-            .retain(|(key, _)| *key != self.key);
+        let mut inner = self.state.lock();
+        inner.pending.remove(&self.key);
+        inner.order.changed();
     }
 }
 

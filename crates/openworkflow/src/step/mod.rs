@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use workflow_core::{BoxFuture, Error, ErrorKind, Result};
+use workflow_core::{BoxFuture, Error, ErrorKind, Payload, Result};
 
 use crate::backend::NewStepAttempt;
-use crate::execution::{AtWork, ExecutionState, OpenStep};
+use crate::execution::{AtWork, ExecutionState, OpenStep, Turn};
 use crate::retry::{RetryDecision, RetryPolicy};
 
 pub use run::RunStep;
@@ -78,26 +78,72 @@ macro_rules! lazy_future {
 }
 pub(crate) use lazy_future;
 
-/// Follows a failed attempt at a step, whose row is written: resolves with the error once it is told
-/// to user code, or never where the step is tried again.
-pub(crate) async fn after_failure(
+/// Waits until a result that is recorded may be observed.
+pub(crate) async fn observe(turn: Option<Turn>) {
+    if let Some(turn) = turn {
+        turn.await;
+    }
+}
+
+/// Records a result and waits until it may be observed.
+pub(crate) async fn complete(
     state: &ExecutionState,
     at_work: AtWork,
+    attempt: &NewStepAttempt,
+    output: &Payload,
+    turn: Option<Turn>,
+) {
+    let turn = turn.unwrap_or_else(|| at_work.number(&attempt.step_name));
+    at_work
+        .during(state.complete_step(attempt, output, &turn))
+        .await;
+    let turn = turn.written();
+    drop(at_work);
+    turn.await;
+}
+
+/// Records the failure of an attempt: resolves with the error once it may be observed, or never where the
+/// step is tried again.
+pub(crate) async fn fail(
+    state: &ExecutionState,
+    at_work: AtWork,
+    attempt: &NewStepAttempt,
+    error: Error,
+    decision: RetryDecision,
+    turn: Option<Turn>,
+) -> Error {
+    // What is tried again is no result, and has no number.
+    let turn = (decision == RetryDecision::GiveUp)
+        .then(|| turn.unwrap_or_else(|| at_work.number(&attempt.step_name)));
+    at_work
+        .during(state.fail_step(attempt, &error, turn.as_ref()))
+        .await;
+    let turn = turn.map(Turn::when_at_rest);
+    drop(at_work);
+    follow(state, &attempt.step_name, error, decision, turn).await
+}
+
+/// Follows a failure whose row is written.
+pub(crate) async fn follow(
+    state: &ExecutionState,
     step_name: &Arc<str>,
     error: Error,
     decision: RetryDecision,
+    turn: Option<Turn>,
 ) -> Error {
-    drop(at_work);
     let error = error.with_step_name(Arc::clone(step_name));
     match decision {
-        RetryDecision::RetryAt(at) => state.wait_for_retry(error, at).await,
+        RetryDecision::RetryAt(at) => {
+            drop(turn);
+            state.wait_for_retry(error, at).await
+        }
         RetryDecision::DeadlinePassed => {
             state
                 .fail_run(crate::backend::codec::deadline_error())
                 .await
         }
         RetryDecision::GiveUp => {
-            state.at_rest(step_name).await;
+            observe(turn.map(Turn::when_at_rest)).await;
             error
         }
     }
@@ -112,11 +158,11 @@ pub(crate) async fn fail_wait(
     attempt: &NewStepAttempt,
     prior_failures: u32,
     error: Error,
+    turn: Option<Turn>,
 ) -> Error {
-    state.fail_step(attempt, &error).await;
     let now = state.now();
     let decision = STEP_RETRY.decide(prior_failures + 1, &error, now, state.deadline_at, now);
-    after_failure(state, at_work, &attempt.step_name, error, decision).await
+    fail(state, at_work, attempt, error, decision, turn).await
 }
 
 /// The error with which a step other than a function failed for good in an earlier execution, if it
@@ -124,8 +170,17 @@ pub(crate) async fn fail_wait(
 pub(crate) fn failed_for_good(open: &OpenStep, usual: ErrorKind) -> Option<Error> {
     let failure = open.last_failure.as_ref()?;
     let error = failure.error.to_error(usual);
+    if failure.is_final {
+        return Some(error);
+    }
     let decision = STEP_RETRY.decide(open.failures, &error, failure.at, None, failure.at);
     (decision == RetryDecision::GiveUp).then_some(error)
+}
+
+/// Tells a failure of an earlier execution again.
+pub(crate) async fn tell_again(step_name: Arc<str>, error: Error, turn: Option<Turn>) -> Error {
+    observe(turn.map(Turn::when_at_rest)).await;
+    error.with_step_name(step_name)
 }
 
 /// Follows the failure of a wait whose row is written and stays as it is where an interceptor failed
@@ -136,15 +191,16 @@ pub(crate) async fn fail_standing_wait(
     attempt: &NewStepAttempt,
     prior_failures: u32,
     error: Error,
+    turn: Option<Turn>,
 ) -> Error {
     if error.is_retryable() {
-        drop(at_work);
+        drop((at_work, turn));
         let at = state.now() + STEP_RETRY.delay(state.execution.attempt);
         state
             .wait_for_retry(error.with_step_name(Arc::clone(&attempt.step_name)), at)
             .await;
     }
-    fail_wait(state, at_work, attempt, prior_failures, error).await
+    fail_wait(state, at_work, attempt, prior_failures, error, turn).await
 }
 
 /// How long ago something began.

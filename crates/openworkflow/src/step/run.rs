@@ -13,9 +13,9 @@ use workflow_core::{
     BoxFuture, Error, ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase,
 };
 
-use super::{Lazy, STEP_RETRY, after_failure, boxed, elapsed, lazy_future};
+use super::{Lazy, STEP_RETRY, boxed, complete, elapsed, fail, follow, lazy_future, observe};
 use crate::backend::{NewStepAttempt, StepAttemptKind};
-use crate::execution::{ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
+use crate::execution::{Entered, ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
 use crate::payload;
 use crate::retry::{RetryDecision, RetryPolicy};
 
@@ -91,82 +91,106 @@ async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
         let message = format!("step {name:?}: {error}");
         return Err(Error::of_kind(ErrorKind::InvalidArgument, message));
     }
-    let (name, prior) = state.enter(&name)?;
+    let entered = state.enter(&name, StepAttemptKind::Function).await?;
+    let Entered {
+        name,
+        place,
+        prior,
+        turn,
+    } = entered;
     let prior_failures = match prior {
         PriorAttempts::Completed(output) => {
+            observe(turn).await;
             let value = payload::decode_stored(&output, &subject(&name));
             return Ok(state.read_back(value, name).await);
         }
+        PriorAttempts::Withdrawn => state.withdrawn().await,
         PriorAttempts::None => 0,
         PriorAttempts::Open(open) => {
             if let Some(failure) = &open.last_failure {
                 let error = failure.error.to_error(ErrorKind::Application);
                 let now = state.now();
-                match policy.decide(open.failures, &error, failure.at, state.deadline_at, now) {
+                let decision = if failure.is_final {
+                    RetryDecision::GiveUp
+                } else {
+                    policy.decide(open.failures, &error, failure.at, state.deadline_at, now)
+                };
+                match decision {
                     RetryDecision::RetryAt(at) if at <= now => {}
-                    decision => {
-                        let at_work = state.at_work();
-                        return Err(after_failure(&state, at_work, &name, error, decision).await);
-                    }
+                    decision => return Err(follow(&state, &name, error, decision, turn).await),
                 }
             }
             open.failures
         }
     };
+    drop(turn);
 
+    state.begin(place).await;
     let attempt_id = state.new_attempt_id().await;
-    let at_work = state.at_work();
     let mut attempt = NewStepAttempt::new(attempt_id, name, StepAttemptKind::Function, None);
+    let at_work = state.at_work();
+    let result: Result<(T, Payload)> = at_work
+        .during(work(&state, &mut attempt, prior_failures, body))
+        .await;
+    match result {
+        Ok((value, output)) => {
+            complete(&state, at_work, &attempt, &output, None).await;
+            Ok(value)
+        }
+        Err(error) => {
+            let now = state.now();
+            let decision = policy.decide(prior_failures + 1, &error, now, state.deadline_at, now);
+            Err(fail(&state, at_work, &attempt, error, decision, None).await)
+        }
+    }
+}
+
+/// Runs the function through the chain.
+async fn work<T: DeserializeOwned>(
+    state: &ExecutionState,
+    attempt: &mut NewStepAttempt,
+    prior_failures: u32,
+    body: BoxFuture<'_, Result<Payload>>,
+) -> Result<(T, Payload)> {
     let begun_at = state.now();
     if state.taken_over {
-        state.begin_step(&attempt).await;
+        state.begin_step(attempt).await;
     }
     let outcome = {
-        let work = through_chain(
-            &state,
-            &attempt,
+        let attempt = &*attempt;
+        let call = through_chain(
+            state,
+            attempt,
             true,
             StepPhase::Start,
             prior_failures,
             || StepKind::Run,
             || async move {
-                Ok(StepOutcome::Completed {
-                    output: body.await?,
-                })
+                let output = body.await?;
+                // Inside the chain, so that its hooks see a result that no replay could read.
+                if !state.chain.is_empty() {
+                    decode::<T>(&output, &attempt.step_name)?;
+                }
+                Ok(StepOutcome::Completed { output })
             },
         );
-        let mut work = pin!(work);
-        match tokio::time::timeout(RUNNING_ROW_AFTER, &mut work).await {
+        let mut call = pin!(call);
+        match tokio::time::timeout(RUNNING_ROW_AFTER, &mut call).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 let mut running = attempt.clone();
                 running.begun_ago = elapsed(begun_at, state.now());
-                join(work, state.begin_step(&running)).await.0
+                join(call, state.begin_step(&running)).await.0
             }
         }
     };
     attempt.begun_ago = elapsed(begun_at, state.now());
-
-    // Read back before it is recorded: a result that no replay could read must not be kept.
-    let result = match outcome {
-        Ok(StepOutcome::Completed { output }) => {
+    match outcome? {
+        // Read back before it is recorded: a result that no replay could read must not be kept.
+        StepOutcome::Completed { output } => {
             decode(&output, &attempt.step_name).map(|value| (value, output))
         }
-        Ok(other) => Err(unexpected_outcome(&other)),
-        Err(error) => Err(error),
-    };
-    match result {
-        Ok((value, output)) => {
-            state.complete_step(&attempt, &output).await;
-            drop(at_work);
-            Ok(value)
-        }
-        Err(error) => {
-            state.fail_step(&attempt, &error).await;
-            let now = state.now();
-            let decision = policy.decide(prior_failures + 1, &error, now, state.deadline_at, now);
-            Err(after_failure(&state, at_work, &attempt.step_name, error, decision).await)
-        }
+        other => Err(unexpected_outcome(&other)),
     }
 }
 

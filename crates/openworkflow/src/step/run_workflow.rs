@@ -12,10 +12,14 @@ use workflow_core::{
     StepOutcome, StepPhase,
 };
 
-use super::{Lazy, boxed, fail_standing_wait, fail_wait, failed_for_good, lazy_future};
+use super::{
+    Lazy, boxed, complete, fail_standing_wait, fail_wait, failed_for_good, lazy_future, observe,
+    tell_again,
+};
 use crate::backend::{ChildRun, NewRun, NewStepAttempt, RunStatus, StepAttemptKind, codec};
 use crate::execution::{
-    ExecutionState, PriorAttempts, RunningAttempt, new_id, through_chain, unexpected_outcome,
+    AtWork, Entered, ExecutionState, PriorAttempts, RunningAttempt, Turn, new_id, through_chain,
+    unexpected_outcome,
 };
 use crate::when::{When, a_year_after};
 use crate::{name, payload};
@@ -102,7 +106,18 @@ async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
         name::validate_version(workflow_name, version)?;
     }
     let named = step_name.is_some();
-    let (step_name, prior) = state.enter(step_name.as_deref().unwrap_or(workflow_name))?;
+    let entered = state
+        .enter(
+            step_name.as_deref().unwrap_or(workflow_name),
+            StepAttemptKind::Workflow,
+        )
+        .await?;
+    let Entered {
+        name: step_name,
+        place,
+        prior,
+        turn,
+    } = entered;
     let mut child = Child {
         workflow_name: workflow_name.into(),
         version: version.map(Arc::from),
@@ -111,10 +126,12 @@ async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
     };
     let (prior_failures, unlinked) = match prior {
         PriorAttempts::Completed(output) => {
+            observe(turn).await;
             return Ok(state
                 .read_back(decode_stored(&output, &step_name), step_name)
                 .await);
         }
+        PriorAttempts::Withdrawn => state.withdrawn().await,
         PriorAttempts::None => (0, None),
         PriorAttempts::Open(open) => {
             if let Some(running) = open.running {
@@ -123,28 +140,29 @@ async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
                     .timeout_at
                     .unwrap_or_else(|| a_year_after(running.created_at));
                 if running.linked {
-                    return resolve(&state, step_name, child, running, open.failures).await;
+                    drop(turn);
+                    return resolve(&state, step_name, place, child, running, open.failures).await;
                 }
                 (open.failures, Some(running.id))
             } else {
                 if let Some(failure) = &open.last_failure
                     && failure.had_child
                 {
-                    state.at_rest(&step_name).await;
                     let error = failure
                         .error
                         .to_error(ErrorKind::ChildFailed)
                         .non_retryable();
-                    return Err(error.with_step_name(step_name));
+                    return Err(tell_again(step_name, error, turn).await);
                 }
                 if let Some(error) = failed_for_good(&open, ErrorKind::Application) {
-                    state.at_rest(&step_name).await;
-                    return Err(error.with_step_name(step_name));
+                    return Err(tell_again(step_name, error, turn).await);
                 }
                 (open.failures, None)
             }
         }
     };
+    drop(turn);
+    state.begin(place).await;
     if unlinked.is_none() {
         let what = format!("the timeout of child workflow {step_name:?}");
         child.timeout_at = timeout.resolve(state.now(), &what)?;
@@ -165,16 +183,17 @@ async fn set_up<O: DeserializeOwned>(
         Some(id) => id,
         None => state.new_attempt_id().await,
     };
-    let at_work = state.at_work();
     let attempt = NewStepAttempt::new(
         attempt_id,
         step_name,
         StepAttemptKind::Workflow,
         codec::workflow_context(child.timeout_at),
     );
+    let standing = state.standing(&attempt);
+    let at_work = state.at_work();
     let run_id = new_id();
     let set_up = AtomicBool::new(false);
-    let outcome = through_chain(
+    let call = through_chain(
         state,
         &attempt,
         child.named,
@@ -185,18 +204,17 @@ async fn set_up<O: DeserializeOwned>(
             let run_id = Arc::clone(&run_id);
             let created = create_child(state, &attempt, &child, input, run_id, &set_up).await?;
             match outcome_of(&created, &child, &attempt.step_name, state.now()) {
-                Some(outcome) => outcome,
+                Some(outcome) => fitting::<O>(outcome, state, &attempt.step_name),
                 None => Ok(StepOutcome::Parked {
                     until: child.timeout_at,
                 }),
             }
         },
-    )
-    .await;
-    let result = match outcome {
+    );
+    let result = match at_work.during(call).await {
         Ok(StepOutcome::Parked { until }) => {
             drop(at_work);
-            state.wait(attempt.id, until).await
+            standing.wait(until).await
         }
         Ok(StepOutcome::Completed { output }) => {
             decode(&output, &attempt.step_name).map(|value| (value, output))
@@ -204,13 +222,15 @@ async fn set_up<O: DeserializeOwned>(
         Ok(other) => Err(unexpected_outcome(&other)),
         Err(error) => Err(error),
     };
+    let standing = set_up.into_inner();
     settle(
         state,
         at_work,
-        attempt,
+        None,
+        &attempt,
         result,
         prior_failures,
-        set_up.into_inner(),
+        standing,
     )
     .await
 }
@@ -272,67 +292,94 @@ async fn create_child(
 async fn resolve<O: DeserializeOwned>(
     state: &Arc<ExecutionState>,
     step_name: Arc<str>,
+    place: usize,
     child: Child,
     running: RunningAttempt,
     prior_failures: u32,
 ) -> Result<O> {
+    let attempt = NewStepAttempt::new(running.id, step_name, StepAttemptKind::Workflow, None);
     let ended = running.child.as_ref();
     let outcome = match ended {
-        Some(run) => outcome_of(run, &child, &step_name, state.now()),
+        Some(run) => outcome_of(run, &child, &attempt.step_name, state.now()),
         // The child was deleted: nothing will ever come of it.
         None => Some(Err(Error::of_kind(
             ErrorKind::ChildFailed,
-            format!("the child run of step {step_name:?} no longer exists"),
+            format!(
+                "the child run of step {:?} no longer exists",
+                attempt.step_name
+            ),
         )
         .non_retryable())),
     };
     let Some(outcome) = outcome else {
-        state.wait(running.id, child.timeout_at).await
+        state.standing(&attempt).wait(child.timeout_at).await
     };
-    if let Ok(StepOutcome::Completed { output }) = &outcome {
-        let whole = payload::check_json(output, &subject(&step_name));
-        state.read_back(whole, Arc::clone(&step_name)).await;
+    let ended_at = ended.and_then(|run| run.finished_at);
+    let since = ended_at.map_or(child.timeout_at, |at| at.min(child.timeout_at));
+    let (at_work, turn) = state
+        .begin_to_settle(place, &attempt.step_name, since)
+        .await;
+    if let Ok(StepOutcome::Completed { output }) = &outcome
+        && let Err(damaged) = payload::check_json(output, &subject(&attempt.step_name))
+    {
+        drop((at_work, turn));
+        state
+            .stop(damaged.with_step_name(Arc::clone(&attempt.step_name)))
+            .await;
     }
-    let at_work = state.at_work();
-    let attempt = NewStepAttempt::new(running.id, step_name, StepAttemptKind::Workflow, None);
     let run_id: Arc<str> = ended.map_or("", |run| run.id.as_str()).into();
-    let outcome = through_chain(
+    let call = through_chain(
         state,
         &attempt,
         child.named,
         StepPhase::Resolve,
         prior_failures,
         || child.kind(&run_id),
-        || async { outcome },
-    )
-    .await;
-    let result = match outcome {
+        || async { fitting::<O>(outcome, state, &attempt.step_name) },
+    );
+    let result = match at_work.during(call).await {
         Ok(StepOutcome::Completed { output }) => {
             decode(&output, &attempt.step_name).map(|value| (value, output))
         }
         Ok(other) => Err(unexpected_outcome(&other)),
         Err(error) => Err(error),
     };
-    settle(state, at_work, attempt, result, prior_failures, true).await
+    let turn = Some(turn);
+    settle(state, at_work, turn, &attempt, result, prior_failures, true).await
+}
+
+/// Refuses, inside the chain, an output that is not what the parent takes it for: so that the hooks see it.
+fn fitting<O: DeserializeOwned>(
+    outcome: Result<StepOutcome>,
+    state: &ExecutionState,
+    step_name: &str,
+) -> Result<StepOutcome> {
+    if let Ok(StepOutcome::Completed { output }) = &outcome
+        && !state.chain.is_empty()
+    {
+        decode::<O>(output, step_name)?;
+    }
+    outcome
 }
 
 async fn settle<O>(
     state: &Arc<ExecutionState>,
-    at_work: crate::execution::AtWork,
-    attempt: NewStepAttempt,
+    at_work: AtWork,
+    turn: Option<Turn>,
+    attempt: &NewStepAttempt,
     result: Result<(O, Payload)>,
     prior_failures: u32,
     standing: bool,
 ) -> Result<O> {
     match result {
         Ok((value, output)) => {
-            state.complete_step(&attempt, &output).await;
+            complete(state, at_work, attempt, &output, turn).await;
             Ok(value)
         }
         Err(error) if standing => {
-            Err(fail_standing_wait(state, at_work, &attempt, prior_failures, error).await)
+            Err(fail_standing_wait(state, at_work, attempt, prior_failures, error, turn).await)
         }
-        Err(error) => Err(fail_wait(state, at_work, &attempt, prior_failures, error).await),
+        Err(error) => Err(fail_wait(state, at_work, attempt, prior_failures, error, turn).await),
     }
 }
 

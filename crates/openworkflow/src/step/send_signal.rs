@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use workflow_core::{ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
 
-use super::{Lazy, boxed, fail_wait, failed_for_good, lazy_future};
+use super::{Lazy, boxed, complete, fail_wait, failed_for_good, lazy_future, observe, tell_again};
 use crate::backend::{NewSignal, NewStepAttempt, StepAttemptKind, codec};
-use crate::execution::{ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
+use crate::execution::{Entered, ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
 use crate::name;
 
 /// The sending of a signal as a step; see
@@ -58,35 +58,49 @@ async fn send_signal(config: Config) -> Result<Vec<String>> {
     } = config;
     let data = data?;
     name::validate("a signal", &signal)?;
-    let (step_name, prior) = state.enter(name.as_deref().unwrap_or(&signal))?;
+    let entered = state
+        .enter(
+            name.as_deref().unwrap_or(&signal),
+            StepAttemptKind::SignalSend,
+        )
+        .await?;
+    let Entered {
+        name: step_name,
+        place,
+        prior,
+        turn,
+    } = entered;
     let (prior_failures, resumed) = match prior {
         PriorAttempts::Completed(output) => {
+            observe(turn).await;
             let subject = format!("the result of step {step_name:?}");
             let run_ids = codec::decode_recipients(&output, &subject);
             return Ok(state.read_back(run_ids, step_name).await);
         }
+        PriorAttempts::Withdrawn => state.withdrawn().await,
         PriorAttempts::None => (0, None),
         PriorAttempts::Open(open) => {
             if open.running.is_none()
                 && let Some(error) = failed_for_good(&open, ErrorKind::Application)
             {
-                state.at_rest(&step_name).await;
-                return Err(error.with_step_name(step_name));
+                return Err(tell_again(step_name, error, turn).await);
             }
             (open.failures, open.running.map(|running| running.id))
         }
     };
+    drop(turn);
 
+    state.begin(place).await;
     let signal: Arc<str> = signal.into();
     let attempt_id = match resumed {
         Some(id) => id,
         None => state.new_attempt_id().await,
     };
-    let at_work = state.at_work();
     let attempt = NewStepAttempt::new(attempt_id, step_name, StepAttemptKind::SignalSend, None);
     // A second sending after a crash finds the first by this key.
     let key = format!("__signal:{}:{}", state.owner.run_id, attempt.step_name);
-    let outcome = through_chain(
+    let at_work = state.at_work();
+    let call = through_chain(
         &state,
         &attempt,
         name.is_some(),
@@ -102,9 +116,8 @@ async fn send_signal(config: Config) -> Result<Vec<String>> {
                 .await;
             Ok(StepOutcome::SignalSent { run_ids })
         },
-    )
-    .await;
-    let result = match outcome {
+    );
+    let result = match at_work.during(call).await {
         Ok(StepOutcome::SignalSent { run_ids }) => Ok(run_ids),
         Ok(StepOutcome::Completed { output }) => {
             codec::decode_recipients(&output, "an interceptor's answer")
@@ -113,12 +126,15 @@ async fn send_signal(config: Config) -> Result<Vec<String>> {
         Ok(other) => Err(unexpected_outcome(&other)),
         Err(error) => Err(error),
     };
+    let result = result.and_then(|run_ids| {
+        let output = codec::encode_recipients(run_ids.clone())?;
+        Ok((run_ids, output))
+    });
     match result {
-        Ok(run_ids) => {
-            let output = codec::encode_recipients(run_ids.clone())?;
-            state.complete_step(&attempt, &output).await;
+        Ok((run_ids, output)) => {
+            complete(&state, at_work, &attempt, &output, None).await;
             Ok(run_ids)
         }
-        Err(error) => Err(fail_wait(&state, at_work, &attempt, prior_failures, error).await),
+        Err(error) => Err(fail_wait(&state, at_work, &attempt, prior_failures, error, None).await),
     }
 }

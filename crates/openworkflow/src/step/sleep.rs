@@ -4,11 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use workflow_core::{ErrorKind, Result, StepKind, StepOutcome, StepPhase};
+use workflow_core::{ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
 
-use super::{Lazy, boxed, fail_standing_wait, fail_wait, failed_for_good, lazy_future};
+use super::{
+    Lazy, boxed, complete, fail_standing_wait, fail_wait, failed_for_good, lazy_future, observe,
+    tell_again,
+};
 use crate::backend::{NewStepAttempt, StepAttemptKind, codec};
-use crate::execution::{ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
+use crate::execution::{
+    Entered, ExecutionState, PriorAttempts, RunningAttempt, through_chain, unexpected_outcome,
+};
 use crate::when::When;
 
 /// A sleep as a step; see [`WorkflowContext::sleep`](crate::WorkflowContext::sleep).
@@ -37,36 +42,46 @@ impl fmt::Debug for SleepStep {
 
 async fn sleep(config: Config) -> Result<()> {
     let Config { state, name, until } = config;
-    let (name, prior) = state.enter(&name)?;
+    let entered = state.enter(&name, StepAttemptKind::Sleep).await?;
+    let Entered {
+        name,
+        place,
+        prior,
+        turn,
+    } = entered;
     let prior_failures = match prior {
-        PriorAttempts::Completed(_) => return Ok(()),
+        PriorAttempts::Completed(_) => {
+            observe(turn).await;
+            return Ok(());
+        }
+        PriorAttempts::Withdrawn => state.withdrawn().await,
         PriorAttempts::None => 0,
         PriorAttempts::Open(open) => {
-            // The sleeps that are over were completed before this code ran.
-            if let Some(running) = &open.running
-                && let Some(resume_at) = running.context.resume_at
-            {
-                state.wait(Arc::clone(&running.id), resume_at).await;
+            if let Some(running) = open.running {
+                resume(&state, name, place, running).await;
+                return Ok(());
             }
             if let Some(error) = failed_for_good(&open, ErrorKind::Application) {
-                state.at_rest(&name).await;
-                return Err(error.with_step_name(name));
+                return Err(tell_again(name, error, turn).await);
             }
             open.failures
         }
     };
+    drop(turn);
 
+    state.begin_wait().await;
     let resume_at = until.resolve(state.now(), &format!("sleep {name:?}"))?;
     let attempt_id = state.new_attempt_id().await;
-    let at_work = state.at_work();
     let attempt = NewStepAttempt::new(
         attempt_id,
         name,
         StepAttemptKind::Sleep,
         codec::sleep_context(resume_at),
     );
+    let standing = state.standing(&attempt);
+    let at_work = state.at_work();
     let set_up = AtomicBool::new(false);
-    let outcome = through_chain(
+    let call = through_chain(
         &state,
         &attempt,
         true,
@@ -78,24 +93,42 @@ async fn sleep(config: Config) -> Result<()> {
             set_up.store(true, Ordering::Relaxed);
             Ok(StepOutcome::Parked { until: resume_at })
         },
-    )
-    .await;
+    );
+    let outcome = at_work.during(call).await;
     match outcome {
         Ok(StepOutcome::Parked { until }) => {
             drop(at_work);
-            state.wait(attempt.id, until).await
+            standing.wait(until).await
         }
         Ok(StepOutcome::Completed { output }) => {
-            state.complete_step(&attempt, &output).await;
+            complete(&state, at_work, &attempt, &output, None).await;
             Ok(())
         }
         Ok(other) => {
             let error = unexpected_outcome(&other);
-            Err(fail_wait(&state, at_work, &attempt, prior_failures, error).await)
+            Err(fail_wait(&state, at_work, &attempt, prior_failures, error, None).await)
         }
         Err(error) if set_up.into_inner() => {
-            Err(fail_standing_wait(&state, at_work, &attempt, prior_failures, error).await)
+            Err(fail_standing_wait(&state, at_work, &attempt, prior_failures, error, None).await)
         }
-        Err(error) => Err(fail_wait(&state, at_work, &attempt, prior_failures, error).await),
+        Err(error) => Err(fail_wait(&state, at_work, &attempt, prior_failures, error, None).await),
     }
+}
+
+/// Goes on with a sleep that an earlier execution set up. One whose end cannot be read is over.
+async fn resume(
+    state: &Arc<ExecutionState>,
+    name: Arc<str>,
+    place: usize,
+    running: RunningAttempt,
+) {
+    let attempt = NewStepAttempt::new(running.id, name, StepAttemptKind::Sleep, None);
+    let resume_at = running.context.resume_at.unwrap_or(running.created_at);
+    if state.now() < resume_at {
+        state.standing(&attempt).wait(resume_at).await;
+    }
+    let (at_work, turn) = state
+        .begin_to_settle(place, &attempt.step_name, resume_at)
+        .await;
+    complete(state, at_work, &attempt, &Payload::NULL, Some(turn)).await;
 }

@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::de::DeserializeOwned;
 use workflow_core::{Error, ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
 
-use super::{Lazy, boxed, fail_standing_wait, fail_wait, failed_for_good, lazy_future};
+use super::{
+    Lazy, boxed, complete, fail_standing_wait, fail_wait, failed_for_good, lazy_future, observe,
+    tell_again,
+};
 use crate::backend::{NewStepAttempt, StepAttemptKind, codec};
 use crate::execution::{
-    ExecutionState, PriorAttempts, RunningAttempt, through_chain, unexpected_outcome,
+    Entered, ExecutionState, PriorAttempts, RunningAttempt, through_chain, unexpected_outcome,
 };
 use crate::when::{When, a_year_after};
 use crate::{name, payload};
@@ -82,42 +85,62 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
     } = config;
     name::validate("a signal", &signal)?;
     let named = name.is_some();
-    let (step_name, prior) = state.enter(name.as_deref().unwrap_or(&signal))?;
+    let entered = state
+        .enter(
+            name.as_deref().unwrap_or(&signal),
+            StepAttemptKind::SignalWait,
+        )
+        .await?;
+    let Entered {
+        name: step_name,
+        place,
+        prior,
+        turn,
+    } = entered;
     let prior_failures = match prior {
         PriorAttempts::Completed(output) => {
+            observe(turn).await;
             let value = decode_stored(&output, &signal);
             return Ok(state.read_back(value, step_name).await);
         }
+        PriorAttempts::Withdrawn => state.withdrawn().await,
         PriorAttempts::None => 0,
         PriorAttempts::Open(open) => {
             if let Some(running) = open.running {
-                return resolve(&state, step_name, named, signal, running, open.failures).await;
+                let wait = Wait {
+                    step_name,
+                    place,
+                    named,
+                    signal,
+                    prior_failures: open.failures,
+                };
+                return resolve(&state, wait, running).await;
             }
             if let Some(error) = failed_for_good(&open, ErrorKind::InvalidPayload) {
-                state.at_rest(&step_name).await;
-                return Err(error.with_step_name(step_name));
+                return Err(tell_again(step_name, error, turn).await);
             }
             open.failures
         }
     };
+    drop(turn);
 
+    state.begin_wait().await;
     if let Some(waiter) = state.waiter_on(&signal) {
-        let message =
-            format!("Signal \"{signal}\" is already being waited on by step \"{waiter}\"");
-        return Err(Error::of_kind(ErrorKind::InvalidArgument, message));
+        return Err(refuse(&state, step_name, &signal, &waiter, prior_failures).await);
     }
     let timeout_at = timeout.resolve(state.now(), &format!("the timeout of wait {step_name:?}"))?;
     let signal: Arc<str> = signal.into();
     let attempt_id = state.new_attempt_id().await;
-    let at_work = state.at_work();
     let attempt = NewStepAttempt::new(
         attempt_id,
         step_name,
         StepAttemptKind::SignalWait,
         codec::signal_wait_context(&signal, timeout_at),
     );
+    let standing = state.standing(&attempt);
+    let at_work = state.at_work_recording(Some(place));
     let set_up = AtomicBool::new(false);
-    let outcome = through_chain(
+    let call = through_chain(
         &state,
         &attempt,
         named,
@@ -129,13 +152,12 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
             set_up.store(true, Ordering::Relaxed);
             Ok(StepOutcome::Parked { until: timeout_at })
         },
-    )
-    .await;
-    let result = match outcome {
+    );
+    let result = match at_work.during(call).await {
         Ok(StepOutcome::Parked { until }) => {
             state.set_waiter(signal, Arc::clone(&attempt.step_name));
             drop(at_work);
-            state.wait(attempt.id, until).await
+            standing.wait(until).await
         }
         Ok(StepOutcome::Completed { output }) => {
             decode_output(&output, &signal).map(|value| (value, output))
@@ -146,41 +168,78 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
     };
     match result {
         Ok((value, output)) => {
-            state.complete_step(&attempt, &output).await;
+            complete(&state, at_work, &attempt, &output, None).await;
             Ok(value)
         }
         Err(error) if set_up.into_inner() => {
-            Err(fail_standing_wait(&state, at_work, &attempt, prior_failures, error).await)
+            Err(fail_standing_wait(&state, at_work, &attempt, prior_failures, error, None).await)
         }
-        Err(error) => Err(fail_wait(&state, at_work, &attempt, prior_failures, error).await),
+        Err(error) => Err(fail_wait(&state, at_work, &attempt, prior_failures, error, None).await),
     }
 }
 
-/// Goes on with a wait that an earlier execution set up.
-async fn resolve<T: DeserializeOwned>(
+/// Refuses a second wait for a signal. That is recorded, since a replay may find the first one over.
+async fn refuse(
     state: &Arc<ExecutionState>,
     step_name: Arc<str>,
+    signal: &str,
+    waiter: &str,
+    prior_failures: u32,
+) -> Error {
+    let message = format!("Signal \"{signal}\" is already being waited on by step \"{waiter}\"");
+    let error = Error::of_kind(ErrorKind::InvalidArgument, message).non_retryable();
+    let attempt_id = state.new_attempt_id().await;
+    let attempt = NewStepAttempt::new(attempt_id, step_name, StepAttemptKind::SignalWait, None);
+    let at_work = state.at_work();
+    fail_wait(state, at_work, &attempt, prior_failures, error, None).await
+}
+
+/// A wait that an earlier execution set up.
+struct Wait {
+    step_name: Arc<str>,
+    place: usize,
     named: bool,
     signal: String,
-    running: RunningAttempt,
     prior_failures: u32,
+}
+
+/// Goes on with it.
+async fn resolve<T: DeserializeOwned>(
+    state: &Arc<ExecutionState>,
+    wait: Wait,
+    running: RunningAttempt,
 ) -> Result<Option<T>> {
+    let Wait {
+        step_name,
+        place,
+        named,
+        signal,
+        prior_failures,
+    } = wait;
     let timeout_at = running
         .context
         .timeout_at
         .unwrap_or_else(|| a_year_after(running.created_at));
+    let attempt = NewStepAttempt::new(running.id, step_name, StepAttemptKind::SignalWait, None);
+    let received = running.signal;
     // A signal that came counts even after the time-out.
-    if running.signal.is_none() && state.now() < timeout_at {
-        state.wait(running.id, timeout_at).await;
+    if received.is_none() && state.now() < timeout_at {
+        state.standing(&attempt).wait(timeout_at).await;
     }
-    if let Some(data) = &running.signal {
-        let whole = payload::check_json(data, &subject(&signal));
-        state.read_back(whole, Arc::clone(&step_name)).await;
+    let since = received.as_ref().map_or(timeout_at, |signal| signal.at);
+    let (at_work, turn) = state
+        .begin_to_settle(place, &attempt.step_name, since)
+        .await;
+    if let Some(received) = &received
+        && let Err(damaged) = payload::check_json(&received.data, &subject(&signal))
+    {
+        drop((at_work, turn));
+        state
+            .stop(damaged.with_step_name(Arc::clone(&attempt.step_name)))
+            .await;
     }
     state.clear_waiter(&signal);
-    let at_work = state.at_work();
-    let attempt = NewStepAttempt::new(running.id, step_name, StepAttemptKind::SignalWait, None);
-    let outcome = through_chain(
+    let call = through_chain(
         state,
         &attempt,
         named,
@@ -188,16 +247,15 @@ async fn resolve<T: DeserializeOwned>(
         prior_failures,
         || StepKind::wait_for_signal(signal.as_str().into(), timeout_at),
         || async {
-            let Some(data) = &running.signal else {
+            let Some(received) = &received else {
                 return Ok(StepOutcome::TimedOut);
             };
-            let output = codec::encode_signal_output(data);
+            let output = codec::encode_signal_output(&received.data);
             decode_output::<T>(&output, &signal)?;
             Ok(StepOutcome::Completed { output })
         },
-    )
-    .await;
-    let result = match outcome {
+    );
+    let result = match at_work.during(call).await {
         Ok(StepOutcome::Completed { output }) => {
             decode_output(&output, &signal).map(|value| (value, output))
         }
@@ -205,13 +263,14 @@ async fn resolve<T: DeserializeOwned>(
         Ok(other) => Err(unexpected_outcome(&other)),
         Err(error) => Err(error),
     };
+    let turn = Some(turn);
     match result {
         Ok((value, output)) => {
-            state.complete_step(&attempt, &output).await;
+            complete(state, at_work, &attempt, &output, turn).await;
             Ok(value)
         }
         Err(error) => {
-            Err(fail_standing_wait(state, at_work, &attempt, prior_failures, error).await)
+            Err(fail_standing_wait(state, at_work, &attempt, prior_failures, error, turn).await)
         }
     }
 }

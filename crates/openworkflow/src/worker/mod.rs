@@ -14,6 +14,7 @@ use tower::{Layer, Service};
 use workflow_core::{BoxError, Chain, Error, Interceptor, StepOutcome};
 
 use crate::backend::{Backend, BackendError};
+use crate::execution::ToldOfTasks;
 use crate::layer::{LayerInterceptor, StepRequest, StepService};
 use crate::name;
 use crate::workflow::Workflow;
@@ -39,6 +40,8 @@ struct Shared {
     concurrency: usize,
     lease: Duration,
     stop_deadline: Duration,
+    strict_replay: bool,
+    told_of_tasks: Arc<ToldOfTasks>,
 }
 
 /// Claims runs and executes them, several at a time.
@@ -70,6 +73,7 @@ impl Worker {
             concurrency: CONCURRENCY,
             lease: LEASE,
             stop_deadline: STOP_DEADLINE,
+            strict_replay: false,
         }
     }
 
@@ -149,6 +153,7 @@ pub struct WorkerBuilder {
     concurrency: usize,
     lease: Duration,
     stop_deadline: Duration,
+    strict_replay: bool,
 }
 
 impl WorkerBuilder {
@@ -246,6 +251,26 @@ impl WorkerBuilder {
         self
     }
 
+    /// Whether a run stops whose workflow departs from its history: its code was changed while the run
+    /// was under way, or does not do the same in every execution. By default that is told, in the log
+    /// and as [`Event::NonDeterminism`](crate::Event::NonDeterminism), and the run goes on.
+    ///
+    /// A run that stops is put back with an error of kind
+    /// [`NonDeterminism`](crate::ErrorKind::NonDeterminism), tried again ever more slowly (5 s to 5
+    /// minutes), and goes on once the right code is deployed; nothing is lost. A step that is recorded
+    /// as one of another kind stops a run in any case. `docs/changing-workflows.md` tells how to change
+    /// the code of workflows that are under way.
+    ///
+    /// ```no_run
+    /// # async fn example(store: openworkflow::Sqlite) -> Result<(), Box<dyn std::error::Error>> {
+    /// let worker = openworkflow::Worker::builder(store).strict_replay(true);
+    /// # let _ = worker; Ok(()) }
+    /// ```
+    pub fn strict_replay(mut self, strict: bool) -> Self {
+        self.strict_replay = strict;
+        self
+    }
+
     /// Makes the worker.
     ///
     /// # Errors
@@ -282,6 +307,8 @@ impl WorkerBuilder {
                 concurrency: self.concurrency,
                 lease: self.lease,
                 stop_deadline: self.stop_deadline,
+                strict_replay: self.strict_replay,
+                told_of_tasks: Arc::default(),
             }),
         })
     }

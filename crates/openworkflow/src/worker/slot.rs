@@ -154,6 +154,8 @@ impl SlotRun {
             self.run.deadline_at,
             self.taken_over,
             Arc::clone(&self.lease),
+            self.shared.strict_replay,
+            Arc::clone(&self.shared.told_of_tasks),
             history,
         ));
         let waits = Mutex::new(Vec::new());
@@ -163,7 +165,6 @@ impl SlotRun {
             let input = std::mem::take(&mut self.run.input);
             let call = ExecuteRun::new(Arc::clone(&execution), input);
             let outcome = chain.call(call, |call| async {
-                state.complete_elapsed_sleeps().await;
                 Ok(self.run_code(&state, call, &waits).await)
             });
             // Declared before the guard, so that the guard is dropped first and its reason is known

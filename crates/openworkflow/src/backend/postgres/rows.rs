@@ -8,8 +8,8 @@ use workflow_core::Payload;
 
 use super::session::JsonText;
 use crate::backend::{
-    BackendError, BackendResult, ChildRun, StepAttempt, StepAttemptKind, StoredError, WorkflowRun,
-    codec,
+    BackendError, BackendResult, ChildRun, ReceivedSignal, StepAttempt, StepAttemptKind,
+    StoredError, WorkflowRun, codec,
 };
 
 /// The columns that [`run`] reads, with the alias `r`.
@@ -23,11 +23,11 @@ pub(super) const RUN_WIDTH: usize = 19;
 
 /// The columns that [`step`] reads, with the alias `s`.
 pub(super) const STEP_COLUMNS: &str = "s.id, s.workflow_run_id, s.step_name, s.kind, s.status, \
-    s.context, s.output, s.error, s.child_workflow_run_id, s.started_at, s.finished_at, \
+    s.config, s.context, s.output, s.error, s.child_workflow_run_id, s.started_at, s.finished_at, \
     s.created_at, s.updated_at";
 
 /// How many those are.
-pub(super) const STEP_WIDTH: usize = 13;
+pub(super) const STEP_WIDTH: usize = 14;
 
 /// Reads the columns of one row in order.
 struct Reader<'a> {
@@ -116,6 +116,7 @@ pub(super) fn step(row: &Row) -> BackendResult<StepAttempt> {
     let kind = StepAttemptKind::from(columns.next::<String>("kind")?.as_str());
     let mut step = StepAttempt::new(id, run_id, name, kind, SystemTime::UNIX_EPOCH);
     step.status = columns.next::<String>("status")?.as_str().into();
+    step.config = columns.json("config")?.filter(|json| json != "{}");
     step.context = columns.json("context")?;
     step.output = columns.payload("output")?;
     step.error = columns.error("error")?;
@@ -152,19 +153,20 @@ pub(super) fn child(row: &Row, at: usize) -> BackendResult<Option<ChildRun>> {
     )))
 }
 
-/// The delivered signal in a row of the history: whether there is one and its data, from column
-/// `at`.
-pub(super) fn signal(row: &Row, at: usize) -> BackendResult<Option<Payload>> {
+/// The delivered signal in a row of the history: when it was delivered, if it was, and its data, from
+/// column `at`.
+pub(super) fn signal(row: &Row, at: usize) -> BackendResult<Option<ReceivedSignal>> {
     let mut columns = Reader {
         row,
         at,
         table: "workflow_signals",
         id: String::new(),
     };
-    if !columns.next::<bool>("id")? {
+    let Some(received_at) = columns.next("created_at")? else {
         return Ok(None);
-    }
-    columns.payload("data").map(Some)
+    };
+    let data = columns.payload("data")?;
+    Ok(Some(ReceivedSignal::new(data, received_at)))
 }
 
 /// A value in a column that we computed ourselves.

@@ -322,7 +322,7 @@ const RETRY_STATE: &str = "status = 'pending', error = $7, started_at = NULL, fi
 
 const HISTORY: &str = "
     SELECT {step_columns}, c.id, c.status, c.output, c.error, c.finished_at,
-        g.id IS NOT NULL, g.data
+        g.created_at, g.data
     FROM {steps} s
     LEFT JOIN {runs} c ON s.kind = 'workflow'
         AND s.status NOT IN ('completed', 'succeeded', 'failed')
@@ -348,16 +348,18 @@ const WRITE_ALL: &str = "
             output, error, started_at, finished_at, created_at, updated_at
         )
         SELECT
-            i.namespace_id, i.id, i.run_id, i.step_name, i.kind, i.status, '{}', i.context,
+            i.namespace_id, i.id, i.run_id, i.step_name, i.kind, i.status,
+            coalesce(i.config, '{}'), i.context,
             i.output, i.error, now() - i.ago * interval '1 second',
             CASE WHEN i.status <> 'running' THEN now() END,
             date_trunc('milliseconds', now() - i.ago * interval '1 second'), now()
         FROM unnest(
             (SELECT $1), (SELECT $2), (SELECT $3), (SELECT $4), (SELECT $5), (SELECT $6),
-            (SELECT $7), (SELECT $8), (SELECT $9), (SELECT $10), (SELECT $11), (SELECT $12)
+            (SELECT $7), (SELECT $8), (SELECT $9), (SELECT $10), (SELECT $11), (SELECT $12),
+            (SELECT $13)
         ) AS i (
             namespace_id, run_id, worker_id, attempts, id, step_name, kind, status, context,
-            output, error, ago
+            output, error, ago, config
         )
         CROSS JOIN LATERAL (
             SELECT 1 FROM {runs} r
@@ -374,7 +376,7 @@ const WRITE_ALL: &str = "
             status = 'completed', output = i.output, error = NULL, available_at = NULL,
             finished_at = now(), updated_at = now()
         FROM unnest(
-            (SELECT $13), (SELECT $14), (SELECT $15), (SELECT $16), (SELECT $17)
+            (SELECT $14), (SELECT $15), (SELECT $16), (SELECT $17), (SELECT $18)
         ) AS i (namespace_id, run_id, worker_id, attempts, output)
         CROSS JOIN LATERAL (
             SELECT r.ctid AS at FROM {runs} r
@@ -396,7 +398,7 @@ const WRITE_STEP: &str = "
         output, error, started_at, finished_at, created_at, updated_at
     )
     SELECT
-        $1, $5, $2, $6, $7, $8, '{}', $9, $10, $11, now() - $12 * interval '1 second',
+        $1, $5, $2, $6, $7, $8, coalesce($13, '{}'), $9, $10, $11, now() - $12 * interval '1 second',
         CASE WHEN $8 <> 'running' THEN now() END,
         date_trunc('milliseconds', now() - $12 * interval '1 second'), now()
     FROM {runs} WHERE {owned} FOR NO KEY UPDATE
@@ -406,6 +408,7 @@ const WRITE_STEP: &str = "
 const OR_END: &str = "
     ON CONFLICT (namespace_id, id) DO UPDATE SET
         status = excluded.status,
+        config = s.config || excluded.config,
         output = excluded.output,
         error = excluded.error,
         finished_at = now(),
@@ -585,13 +588,13 @@ impl Statements {
             history: query(HISTORY, &[TEXT, TEXT]),
             write_step: query(
                 WRITE_STEP,
-                &owned(&[TEXT, TEXT, TEXT, TEXT, JSONB, JSONB, JSONB, FLOAT]),
+                &owned(&[TEXT, TEXT, TEXT, TEXT, JSONB, JSONB, JSONB, FLOAT, JSONB]),
             ),
             write_all: query(
                 WRITE_ALL,
                 &[
                     TEXTS, TEXTS, TEXTS, COUNTS, TEXTS, TEXTS, TEXTS, TEXTS, JSONBS, JSONBS,
-                    JSONBS, FLOATS, TEXTS, TEXTS, TEXTS, COUNTS, JSONBS,
+                    JSONBS, FLOATS, JSONBS, TEXTS, TEXTS, TEXTS, COUNTS, JSONBS,
                 ],
             ),
             why_unwritten: query(WHY_UNWRITTEN, &owned(&[TEXT])),

@@ -79,7 +79,7 @@ impl Inner {
         owner: &Owner,
         attempt: NewStepAttempt,
     ) -> BackendResult<()> {
-        let step = StepWrite::new(owner.clone(), attempt, None);
+        let step = StepWrite::begun(owner.clone(), attempt);
         self.write(Write::Step(step)).await
     }
 
@@ -88,7 +88,7 @@ impl Inner {
         owner: &Owner,
         ended: EndedStep,
     ) -> BackendResult<()> {
-        let step = StepWrite::new(owner.clone(), ended.attempt, Some(ended.result));
+        let step = StepWrite::ended(owner.clone(), ended);
         self.write(Write::Step(step)).await
     }
 

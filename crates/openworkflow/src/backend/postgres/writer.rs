@@ -10,7 +10,7 @@ use workflow_core::{Interruption, Payload};
 
 use super::session::{Guard, Json, Param, WhenLost, claim_number};
 use super::{Inner, fault, rows};
-use crate::backend::{BackendError, BackendResult, NewStepAttempt, Owner};
+use crate::backend::{BackendError, BackendResult, EndedStep, NewStepAttempt, Owner};
 
 /// How many commits are on their way at a time. More would leave less to share.
 const IN_FLIGHT: usize = 1;
@@ -64,19 +64,28 @@ pub(super) struct StepWrite {
     attempt: NewStepAttempt,
     /// `None` while it runs.
     result: Option<Result<Payload, String>>,
+    /// What is added to the column of that name.
+    config: Option<String>,
     asked: Instant,
 }
 
 impl StepWrite {
-    pub(super) fn new(
-        owner: Owner,
-        attempt: NewStepAttempt,
-        result: Option<Result<Payload, String>>,
-    ) -> Self {
+    pub(super) fn begun(owner: Owner, attempt: NewStepAttempt) -> Self {
         Self {
             owner,
             attempt,
-            result,
+            result: None,
+            config: None,
+            asked: Instant::now(),
+        }
+    }
+
+    pub(super) fn ended(owner: Owner, ended: EndedStep) -> Self {
+        Self {
+            owner,
+            attempt: ended.attempt,
+            result: Some(ended.result),
+            config: ended.config,
             asked: Instant::now(),
         }
     }
@@ -105,6 +114,10 @@ impl StepWrite {
             Some(Err(error)) => Some(Json(error)),
             _ => None,
         }
+    }
+
+    fn config(&self) -> Option<Json<&str>> {
+        self.config.as_deref().map(Json)
     }
 
     /// For how many seconds the attempt has run. The time in the queue is not the step's.
@@ -287,10 +300,11 @@ impl Inner {
         let (owner, attempt) = (&write.owner, &write.attempt);
         let (kind, status) = (attempt.kind.as_str(), write.status());
         let (context, output, error) = (write.context(), write.output(), write.error());
+        let config = write.config();
         let age = write.age();
         let guard = Guard::new(owner);
         let [namespace, run, worker, attempts] = guard.params();
-        let params: [Param<'_>; 12] = [
+        let params: [Param<'_>; 13] = [
             namespace,
             run,
             worker,
@@ -303,6 +317,7 @@ impl Inner {
             &output,
             &error,
             &age,
+            &config,
         ];
         let call = self.sql.write_step.with(&params);
         let written = self.sessions.one(WhenLost::Again, call).await?;
@@ -441,6 +456,7 @@ struct StepColumns<'a> {
     outputs: Vec<Option<Json<&'a str>>>,
     errors: Vec<Option<Json<&'a str>>>,
     ages: Vec<f64>,
+    configs: Vec<Option<Json<&'a str>>>,
 }
 
 impl<'a> StepColumns<'a> {
@@ -458,10 +474,11 @@ impl<'a> StepColumns<'a> {
             outputs: column(writes, StepWrite::output),
             errors: column(writes, StepWrite::error),
             ages: column(writes, StepWrite::age),
+            configs: column(writes, StepWrite::config),
         }
     }
 
-    fn params(&self) -> [Param<'_>; 12] {
+    fn params(&self) -> [Param<'_>; 13] {
         [
             &self.namespace_ids,
             &self.run_ids,
@@ -475,6 +492,7 @@ impl<'a> StepColumns<'a> {
             &self.outputs,
             &self.errors,
             &self.ages,
+            &self.configs,
         ]
     }
 }

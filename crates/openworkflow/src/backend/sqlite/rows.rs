@@ -76,13 +76,13 @@ pub(super) fn run(row: &Row<'_>) -> BackendResult<WorkflowRun> {
 macro_rules! step_columns {
     () => {
         "a.id, a.workflow_run_id, a.step_name, a.kind, a.status, a.context, a.output, a.error, \
-         a.child_workflow_run_id, a.started_at, a.finished_at, a.created_at, a.updated_at"
+         a.child_workflow_run_id, a.started_at, a.finished_at, a.created_at, a.updated_at, a.config"
     };
 }
 pub(super) use step_columns;
 
 /// How many columns [`step_columns`] has.
-pub(super) const STEP_COLUMNS: usize = 13;
+pub(super) const STEP_COLUMNS: usize = 14;
 
 /// Reads a row of [`step_columns`].
 pub(super) fn step_attempt(row: &Row<'_>) -> BackendResult<StepAttempt> {
@@ -102,6 +102,8 @@ pub(super) fn step_attempt(row: &Row<'_>) -> BackendResult<StepAttempt> {
     attempt.started_at = columns.time(9, "started_at")?;
     attempt.finished_at = columns.time(10, "finished_at")?;
     attempt.updated_at = columns.required_time(12, "updated_at")?;
+    let config = columns.text(13, "config")?;
+    attempt.config = config.filter(|json| *json != "{}").map(str::to_owned);
     Ok(attempt)
 }
 
@@ -191,7 +193,11 @@ impl<'a> Columns<'a> {
         }
     }
 
-    fn required_time(&self, index: usize, column: &'static str) -> BackendResult<SystemTime> {
+    pub(super) fn required_time(
+        &self,
+        index: usize,
+        column: &'static str,
+    ) -> BackendResult<SystemTime> {
         self.time(index, column)?
             .ok_or_else(|| self.malformed(column, "NULL"))
     }

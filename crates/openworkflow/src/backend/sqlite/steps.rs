@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use workflow_core::Payload;
 
 use super::super::{
-    ChildRun, EndedStep, History, NewRun, NewStepAttempt, Owner, RunStatus, StepAttempt,
-    StepStatus, WorkflowRun, codec,
+    ChildRun, EndedStep, History, NewRun, NewStepAttempt, Owner, ReceivedSignal, RunStatus,
+    StepAttempt, StepStatus, WorkflowRun, codec,
 };
 use super::error::OpResult;
 use super::rows::{self, Columns, STEP_COLUMNS, step_columns};
@@ -101,10 +100,12 @@ pub(super) fn end(tx: &mut Tx<'_>, owner: &Owner, ended: &EndedStep) -> OpResult
         .prepare_cached(
             "INSERT INTO step_attempts (namespace_id, id, workflow_run_id, step_name, kind, status,
                  config, context, output, error, started_at, finished_at, created_at, updated_at)
-             VALUES (?1, ?3, ?2, ?4, ?5, ?6, '{}', ?7, ?8, ?9, ?10, ?11, ?10, ?11)
+             VALUES (?1, ?3, ?2, ?4, ?5, ?6, ?12, ?7, ?8, ?9, ?10, ?11, ?10, ?11)
              ON CONFLICT (namespace_id, id) DO UPDATE
              SET status = excluded.status, output = excluded.output, error = excluded.error,
-                 finished_at = excluded.finished_at, updated_at = excluded.updated_at
+                 finished_at = excluded.finished_at, updated_at = excluded.updated_at,
+                 config = CASE WHEN json_valid(config) THEN json_patch(config, excluded.config)
+                     ELSE excluded.config END
              WHERE step_attempts.workflow_run_id = excluded.workflow_run_id
                  AND step_attempts.status NOT IN ('completed', 'failed', 'succeeded')",
         )?
@@ -120,6 +121,7 @@ pub(super) fn end(tx: &mut Tx<'_>, owner: &Owner, ended: &EndedStep) -> OpResult
             error,
             begun_at.as_deref().unwrap_or(tx.now_text),
             tx.now_text,
+            ended.config.as_deref().unwrap_or("{}"),
         ])?;
     if written > 0 || has_ended_so(tx, owner, attempt, &status)? {
         return Ok(());
@@ -165,7 +167,8 @@ pub(super) fn history(conn: &Connection, namespace_id: &str, run_id: &str) -> Op
     let mut statement = conn.prepare_cached(concat!(
         "SELECT ",
         step_columns!(),
-        ", c.id, c.status, c.output, c.error, c.finished_at, s.id IS NOT NULL, s.data
+        ", c.id, c.status, c.output, c.error, c.finished_at, s.id IS NOT NULL, s.data,
+             s.created_at
          FROM step_attempts a
          LEFT JOIN workflow_runs c ON a.kind = 'workflow'
              AND a.status NOT IN ('completed', 'failed', 'succeeded')
@@ -196,9 +199,10 @@ pub(super) fn history(conn: &Connection, namespace_id: &str, run_id: &str) -> Op
             children.insert(attempt.id.clone(), child);
         }
         if row.get(STEP_COLUMNS + 5)? {
-            let data: Payload =
-                Columns::new(row, "workflow_signals", 0).payload(STEP_COLUMNS + 6, "data")?;
-            signals.insert(attempt.id.clone(), data);
+            let signal = Columns::new(row, "workflow_signals", 0);
+            let data = signal.payload(STEP_COLUMNS + 6, "data")?;
+            let at = signal.required_time(STEP_COLUMNS + 7, "created_at")?;
+            signals.insert(attempt.id.clone(), ReceivedSignal::new(data, at));
         }
         attempts.push(attempt);
     }
