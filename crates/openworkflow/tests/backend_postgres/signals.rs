@@ -37,7 +37,7 @@ async fn a_signal_reaches_every_waiting_attempt_and_wakes_its_run() {
     let again = f.backend.send_signal(signal("go", "2")).await.unwrap();
     assert!(again.is_empty());
     let history = f.backend.load_history(NS, "r1").await.unwrap();
-    assert_eq!(history.signals["r1-a"].expose(), r#"{"n": 1}"#);
+    assert_eq!(history.signals["r1-a"].data.expose(), r#"{"n": 1}"#);
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn delivered_null_is_a_delivery() {
     f.backend.send_signal(signal("go", "null")).await.unwrap();
     assert_eq!(f.rows("workflow_signals", "data IS NULL").await.len(), 1);
     let history = f.backend.load_history(NS, "r").await.unwrap();
-    assert!(history.signals["a"].is_null());
+    assert!(history.signals["a"].data.is_null());
     // It came before the run was put away.
     f.end(&owner, park(HOUR, &["a"])).await;
     assert!(f.holds("r", "available_at <= now()").await);

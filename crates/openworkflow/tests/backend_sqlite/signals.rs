@@ -109,7 +109,11 @@ async fn null_data_is_delivered() {
         ["a"]
     );
     assert_eq!(db.query("SELECT data FROM workflow_signals"), ["-"]);
-    assert!(db.load_history(NS, "a").await.unwrap().signals["a-0"].is_null());
+    assert!(
+        db.load_history(NS, "a").await.unwrap().signals["a-0"]
+            .data
+            .is_null()
+    );
 }
 
 #[tokio::test]

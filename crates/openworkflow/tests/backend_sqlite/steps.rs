@@ -272,8 +272,8 @@ async fn history_holds_what_waits_were_waiting_for() {
     assert_eq!(history.children["pending-step"].status, RunStatus::Pending);
 
     assert_eq!(history.signals.len(), 2);
-    assert_eq!(history.signals["got"].expose(), "[1]");
-    assert!(history.signals["empty"].is_null());
+    assert_eq!(history.signals["got"].data.expose(), "[1]");
+    assert!(history.signals["empty"].data.is_null());
 
     // What has ended needs none of that.
     db.end_step(&owner, completed("got", "[1]")).await.unwrap();
