@@ -55,6 +55,28 @@ impl Fixture {
         self.client.batch_execute(&sql).await.unwrap();
     }
 
+    /// Whether one of the backend's statements waits for a lock.
+    async fn is_blocked(&self) -> bool {
+        let waiting = format!(
+            "SELECT 1 FROM pg_stat_activity
+             WHERE wait_event_type = 'Lock' AND query LIKE '%{}%'",
+            self.schema
+        );
+        let looking = support::client().await;
+        !looking.query(&waiting, &[]).await.unwrap().is_empty()
+    }
+
+    /// Waits until it is so.
+    async fn blocked(&self) {
+        let blocked = async {
+            while !self.is_blocked().await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let blocked = tokio::time::timeout(Duration::from_secs(30), blocked).await;
+        blocked.expect("a statement waits for a lock");
+    }
+
     /// All rows of a table, as JSON.
     async fn rows(&self, table: &str, condition: &str) -> Vec<Value> {
         let sql = format!(

@@ -106,17 +106,18 @@ async fn a_signal_cuts_a_retry_delay_short() {
 }
 
 #[tokio::test]
-async fn a_waiter_of_a_run_that_is_over_counts_as_receiver() {
+async fn a_run_that_is_over_receives_nothing() {
     let f = Fixture::new().await;
-    let owner = f.claimed("r", "w").await;
+    let owner = f.claimed("canceled", "w").await;
     f.begin(&owner, signal_wait("a", "go")).await;
-    f.backend.cancel_run(NS, "r").await.unwrap();
-    let before = f.run("r").await;
-    assert_eq!(
-        f.backend.send_signal(signal("go", "1")).await.unwrap(),
-        ["r"]
-    );
-    assert_eq!(f.run("r").await, before);
+    f.backend.cancel_run(NS, "canceled").await.unwrap();
+    let owner = f.claimed("failed", "w").await;
+    f.begin(&owner, signal_wait("b", "go")).await;
+    f.end(&owner, fail()).await;
+    let before = f.everything().await;
+    let received = f.backend.send_signal(signal("go", "1")).await.unwrap();
+    assert!(received.is_empty(), "{received:?}");
+    assert_eq!(f.everything().await, before);
 }
 
 #[tokio::test]
@@ -208,4 +209,85 @@ async fn signals_and_steps_in_opposite_directions_do_not_block_each_other() {
     for task in steps.chain(sends).collect::<Vec<_>>() {
         task.await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_that_begins_while_a_signal_is_sent_is_woken_or_gets_nothing() {
+    let f = Fixture::new().await;
+    let early = f.claimed("early", "w").await;
+    f.begin(&early, signal_wait("z", "go")).await;
+    f.end(&early, park(HOUR, &["z"])).await;
+    let late = f.claimed("late", "w").await;
+    // The sending is held at the run that waits already …
+    f.sql("BEGIN; SELECT 1 FROM {schema}.workflow_runs WHERE id = 'early' FOR UPDATE")
+        .await;
+    let backend = f.backend.clone();
+    let sends = tokio::spawn(async move { backend.send_signal(signal("go", "1")).await.unwrap() });
+    f.blocked().await;
+    // … while the other begins to wait …
+    f.begin(&late, signal_wait("a", "go")).await;
+    // … and then, if it comes so far, at the attempt of the first, so that the other can park.
+    let attempts = support::client().await;
+    let lock = "BEGIN; SELECT 1 FROM {schema}.step_attempts WHERE id = 'z' FOR UPDATE";
+    let lock = lock.replace("{schema}", &f.schema);
+    attempts.batch_execute(&lock).await.unwrap();
+    f.sql("COMMIT").await;
+    while !sends.is_finished() && !f.is_blocked().await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    f.end(&late, park(HOUR, &["a"])).await;
+    attempts.batch_execute("COMMIT").await.unwrap();
+    sends.await.unwrap();
+    let delivered = !f
+        .rows("workflow_signals", "step_attempt_id = 'a'")
+        .await
+        .is_empty();
+    assert_eq!(f.holds("late", "available_at <= now()").await, delivered);
+}
+
+/// The first half of what OpenWorkflow for TypeScript does when it sends a signal, and the second.
+const TYPESCRIPT_DELIVERS: &str = "
+    BEGIN;
+    SELECT id, workflow_run_id FROM {schema}.step_attempts
+    WHERE kind = 'signal-wait' AND status = 'running' AND context->>'signal' = 'go' FOR UPDATE;
+    INSERT INTO {schema}.workflow_signals
+    SELECT 'default', gen_random_uuid(), 'go', '1', NULL, workflow_run_id, id, now()
+    FROM {schema}.step_attempts";
+const TYPESCRIPT_WAKES: &str = "
+    UPDATE {schema}.workflow_runs SET available_at = now()
+    WHERE status IN ('pending', 'running', 'sleeping') AND worker_id IS NULL AND id = 'r';
+    COMMIT";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parking_waits_for_a_signal_that_typescript_is_delivering() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("r", "w").await;
+    f.begin(&owner, signal_wait("a", "go")).await;
+    f.sql(TYPESCRIPT_DELIVERS).await;
+    let backend = f.backend.clone();
+    let parks =
+        tokio::spawn(async move { backend.end_execution(&owner, park(HOUR, &["a"])).await });
+    f.blocked().await;
+    // It finds a run that is being executed, and leaves it alone.
+    f.sql(TYPESCRIPT_WAKES).await;
+    parks.await.unwrap().unwrap();
+    assert!(
+        f.holds("r", "worker_id IS NULL AND available_at <= now()")
+            .await
+    );
+}
+
+#[tokio::test]
+async fn a_signal_that_typescript_is_delivering_is_not_waited_for() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("r", "w").await;
+    f.begin(&owner, signal_wait("a", "go")).await;
+    f.end(&owner, park(HOUR, &["a"])).await;
+    f.sql(TYPESCRIPT_DELIVERS).await;
+    // It came second. Waiting would be for somebody who is about to wait for the run that we hold.
+    let received = f.backend.send_signal(signal("go", "2")).await.unwrap();
+    assert!(received.is_empty(), "{received:?}");
+    f.sql(TYPESCRIPT_WAKES).await;
+    assert!(f.holds("r", "available_at <= now()").await);
+    assert_eq!(f.rows("workflow_signals", "data = '1'").await.len(), 1);
 }

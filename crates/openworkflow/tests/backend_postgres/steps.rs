@@ -206,15 +206,7 @@ async fn a_run_that_somebody_has_locked_holds_up_no_other() {
     let backend = f.backend.clone();
     let held_up = tokio::spawn(async move { backend.end_step(&owner, done("late", "1")).await });
     // The server waits, with the only commit that is on its way.
-    let waiting = format!(
-        "SELECT 1 FROM pg_stat_activity
-         WHERE wait_event_type = 'Lock' AND query LIKE '%{}%'",
-        f.schema
-    );
-    let looking = support::client().await;
-    while looking.query(&waiting, &[]).await.unwrap().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    f.blocked().await;
     let backend = f.backend.clone();
     let others = async move {
         for n in 0..3 {

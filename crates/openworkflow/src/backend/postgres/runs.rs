@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 
 use super::news::News;
 use super::rows::RUN_WIDTH;
-use super::session::{Guard, Json, Param, WhenLost};
+use super::session::{Call, Guard, Json, Param, WhenLost};
 use super::writer::{Completion, Write};
 use super::{Inner, rows};
 use crate::Clock;
@@ -115,7 +115,7 @@ impl Inner {
             ];
             let results = self.sessions.all(WhenLost::Again, &calls).await?;
             let row = results.last().and_then(|rows| rows.first());
-            let row = row.ok_or_else(no_answer)?;
+            let row = row.ok_or_else(|| no_answer("the created run"))?;
             let found: bool = rows::value(row, RUN_WIDTH)?;
             let created = rows::run(row)?;
             // Found is what somebody else created; our own may be found when the answer was lost.
@@ -130,7 +130,7 @@ impl Inner {
                 None => self
                     .get_run(&run.namespace_id, &run.id)
                     .await?
-                    .ok_or_else(no_answer)?,
+                    .ok_or_else(|| no_answer("the created run"))?,
             };
             (created, false)
         };
@@ -219,8 +219,8 @@ impl Inner {
     ) -> BackendResult<Cancellation> {
         let notice = self.announcer.now(News::Ended(id));
         let params: [Param<'_>; 3] = [&namespace_id, &id, &notice];
-        let calls = [self.sql.cancel.with(&params)];
-        let canceled = self.end_with_parent(namespace_id, id, &calls).await?;
+        let call = self.sql.cancel.with(&params);
+        let canceled = self.end_with_parent(namespace_id, id, call).await?;
         if canceled {
             self.ended(id, notice.is_some());
             return Ok(Cancellation::Canceled);
@@ -232,31 +232,24 @@ impl Inner {
         })
     }
 
-    /// Ends a run by the last of `calls`, and wakes its parent in the same transaction. Says whether
-    /// it was ended.
+    /// Ends a run by `call`, and wakes its parent in the same transaction. Says whether it was ended.
     async fn end_with_parent(
         self: &Arc<Self>,
         namespace_id: &str,
         id: &str,
-        calls: &[super::session::Call<'_>],
+        call: Call<'_>,
     ) -> BackendResult<bool> {
-        let ids = [id];
-        // Whether a parent wakes is not known yet; the news of it go separately.
-        let notice: Option<String> = None;
-        let wake: [Param<'_>; 3] = [&namespace_id, &&ids[..], &notice];
-        let calls: Vec<_> = calls
-            .iter()
-            .copied()
-            .chain([self.sql.wake_parents.with(&wake)])
-            .collect();
+        let family: [Param<'_>; 2] = [&namespace_id, &id];
+        let calls = [self.sql.lock_family.with(&family), call];
         let results = self.sessions.all(WhenLost::Again, &calls).await?;
-        let [.., ended, woken] = results.as_slice() else {
+        let Some(ended) = results.last().and_then(|rows| rows.first()) else {
             return Ok(false);
         };
-        if !woken.is_empty() {
+        // Whether a parent wakes is not known beforehand; the news of it go separately.
+        if rows::value(ended, 0)? {
             self.due(None, false);
         }
-        Ok(!ended.is_empty())
+        Ok(true)
     }
 
     pub(super) async fn claim_runs(
@@ -322,9 +315,8 @@ impl Inner {
             .collect::<Result<Vec<_>, _>>()?;
         let error = codec::encode_error(&codec::deadline_error());
         let error = Json(&error);
-        let notice: Option<String> = None;
         let sweep: [Param<'_>; 3] = [&namespace_id, &ids, &error];
-        let wake: [Param<'_>; 3] = [&namespace_id, &ids, &notice];
+        let wake: [Param<'_>; 2] = [&namespace_id, &ids];
         let calls = [
             self.sql.sweep.with(&sweep),
             self.sql.wake_parents.with(&wake),
@@ -407,9 +399,9 @@ impl Inner {
             .one(WhenLost::Again, alone.with(&params))
             .await?;
         if rows.is_empty() {
-            let calls = [with_parent.with(&params)];
+            let call = with_parent.with(&params);
             let (namespace_id, run_id) = (&owner.namespace_id, &owner.run_id);
-            if !self.end_with_parent(namespace_id, run_id, &calls).await? {
+            if !self.end_with_parent(namespace_id, run_id, call).await? {
                 return Err(self.ownership_lost(owner).await);
             }
         }
@@ -441,8 +433,9 @@ impl Inner {
         let results = if waits.is_empty() {
             vec![self.sessions.one(WhenLost::Again, put).await?]
         } else {
-            let guard = guard.params();
-            let calls = [self.sql.lock_owned.with(&guard), put];
+            let mut locked = guard.params().to_vec();
+            locked.push(&waits);
+            let calls = [self.sql.lock_owned_and_waits.with(&locked), put];
             self.sessions.all(WhenLost::Again, &calls).await?
         };
         let Some(row) = results.last().and_then(|rows| rows.first()) else {
@@ -459,10 +452,10 @@ impl Inner {
     }
 }
 
-/// The statement that creates a run gave no row, although it must.
-fn no_answer() -> BackendError {
+/// A statement gave no row, although it must.
+pub(super) fn no_answer(what: &str) -> BackendError {
     BackendError::Driver {
-        message: "the database did not return the created run".to_owned(),
+        message: format!("the database did not return {what}"),
         transient: false,
         source: "no row".into(),
     }

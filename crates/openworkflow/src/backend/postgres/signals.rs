@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::news::News;
-use super::session::{Json, WhenLost, claim_number};
+use super::runs::no_answer;
+use super::session::{Json, Param, WhenLost, claim_number};
 use super::{Inner, rows};
 use crate::backend::{BackendResult, NewSignal};
 
@@ -41,35 +42,22 @@ impl Inner {
         let attempts = sender.map(claim_number);
         let notice = self.announcer.now(News::Due(None));
 
-        let owner_params = [
-            &signal.namespace_id as super::session::Param<'_>,
-            &run_id,
-            &worker_id,
-            &attempts,
-        ];
-        let lock_params = [&lock as super::session::Param<'_>];
-        let receivers = [
-            &signal.namespace_id as super::session::Param<'_>,
-            &signal.signal,
-        ];
-        let params = [
-            &signal.namespace_id as super::session::Param<'_>,
+        let lock_params: [Param<'_>; 1] = [&lock];
+        let params: [Param<'_>; 8] = [
+            &signal.namespace_id,
             &signal.signal,
             &data,
             &key,
             &run_id,
             &worker_id,
-            &notice,
             &attempts,
+            &notice,
         ];
-        let mut calls = Vec::with_capacity(4);
-        if sender.is_some() {
-            calls.push(self.sql.lock_owned.with(&owner_params));
-        }
+        // The key is locked before any run is: who waits for it holds nothing.
+        let mut calls = Vec::with_capacity(2);
         if lock.is_some() {
             calls.push(self.sql.lock_key.with(&lock_params));
         }
-        calls.push(self.sql.lock_receivers.with(&receivers));
         calls.push(self.sql.send_signal.with(&params));
         // Without a key, a second sending could reach those who began to wait meanwhile.
         let when_lost = match key {
@@ -77,22 +65,15 @@ impl Inner {
             None => WhenLost::Report,
         };
         let results = self.sessions.all(when_lost, &calls).await?;
-        if let (Some(owner), Some([])) = (sender, results.first().map(Vec::as_slice)) {
+        let row = results.last().and_then(|rows| rows.first());
+        let row = row.ok_or_else(|| no_answer("the runs that received the signal"))?;
+        let allowed: bool = rows::value(row, 0)?;
+        if let (Some(owner), false) = (sender, allowed) {
             return Err(self.ownership_lost(owner).await);
         }
-        let mut run_ids = Vec::new();
-        let mut woken = 0;
-        for row in results.last().into_iter().flatten() {
-            run_ids.push(rows::value(row, 0)?);
-            woken = rows::value::<i64>(row, 1)?;
+        if rows::value(row, 2)? {
+            self.due(None, notice.is_some());
         }
-        if woken > 0 {
-            let now = self.clock.now();
-            self.wakeups.work_due(now, now);
-            if notice.is_none() {
-                self.tell(News::Due(None));
-            }
-        }
-        Ok(run_ids)
+        rows::value(row, 1)
     }
 }

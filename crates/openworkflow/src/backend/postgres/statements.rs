@@ -25,6 +25,19 @@ const OWNED: &str = "namespace_id = $1 AND id = $2 AND worker_id = $3 AND attemp
 
 const LOCK_OWNED: &str = "SELECT 1 FROM {runs} WHERE {owned} FOR NO KEY UPDATE";
 
+/// The same of a run that is about to be put away, and then the signals' waits among `$5`: OpenWorkflow
+/// for TypeScript locks no run before it delivers, but the waits.
+const LOCK_OWNED_AND_WAITS: &str = "
+    WITH owned AS ({lock_owned})
+    SELECT 1 FROM owned
+    CROSS JOIN LATERAL unnest((SELECT $5)) AS w (id)
+    CROSS JOIN LATERAL (
+        SELECT 1 FROM {steps} s
+        WHERE s.namespace_id = $1 AND s.id = w.id AND s.workflow_run_id = $2
+            AND (s.kind = 'signal-wait' AND s.status = 'running') IS TRUE
+        FOR NO KEY UPDATE
+    ) s";
+
 const WHY_LOST: &str = "
     SELECT status, deadline_at <= now() FROM {runs} WHERE namespace_id = $1 AND id = $2";
 
@@ -198,68 +211,92 @@ const FIND_EXPIRED: &str = "
     WHERE namespace_id = $1 AND status IN ('pending', 'running', 'sleeping')
         AND deadline_at <= now()";
 
-/// Runs that somebody writes right now are left to the next sweep.
+/// Runs that somebody writes right now, or whose parents somebody does, are left to the next sweep: who
+/// waits for no lock can lock in any order.
 const SWEEP: &str = "
     WITH due AS (
-        SELECT id FROM {runs}
+        SELECT id, parent_step_attempt_namespace_id, parent_step_attempt_id FROM {runs}
         WHERE namespace_id = $1 AND id = ANY ($2)
             AND (status IN ('pending', 'running', 'sleeping')) IS TRUE AND deadline_at <= now()
         FOR NO KEY UPDATE SKIP LOCKED
     ),
-    swept AS (
-        UPDATE {runs} r SET
-            status = 'failed', error = $3, worker_id = NULL, available_at = NULL,
-            finished_at = now(), updated_at = now()
-        FROM due WHERE r.namespace_id = $1 AND r.id = due.id
-        RETURNING r.id, r.parent_step_attempt_namespace_id, r.parent_step_attempt_id
-    ),
-    parents AS ({lock_parents})
-    SELECT swept.id, (SELECT count(*) FROM parents) FROM swept";
-
-const CANCEL: &str = "
-    WITH swept AS (
-        UPDATE {runs} SET
-            status = 'canceled', worker_id = NULL, available_at = NULL,
-            finished_at = now(), updated_at = now()
-        WHERE namespace_id = $1 AND id = $2
-            AND (status IN ('pending', 'running', 'sleeping')) IS TRUE
-        RETURNING id, parent_step_attempt_namespace_id, parent_step_attempt_id
-    ),
-    parents AS ({lock_parents})
-    SELECT (SELECT count(*) FROM parents), {notify} FROM swept";
-
-/// Locks the run that waits for a child which has just ended, whatever state it is in: if it is
-/// about to park, one of the two must see the other. Whether it is woken is decided by the next
-/// statement, which sees what was committed until this lock was granted.
-const LOCK_PARENTS: &str = "
-    SELECT 1 FROM {runs} p
-    WHERE (p.namespace_id, p.id) IN (
-        SELECT s.namespace_id, s.workflow_run_id FROM {steps} s
-        JOIN swept ON s.namespace_id = swept.parent_step_attempt_namespace_id
-            AND s.id = swept.parent_step_attempt_id
+    parents AS (
+        SELECT due.id AS child FROM due
+        JOIN {steps} s ON s.namespace_id = due.parent_step_attempt_namespace_id
+            AND s.id = due.parent_step_attempt_id
+        JOIN {runs} p ON p.namespace_id = s.namespace_id AND p.id = s.workflow_run_id
+        FOR NO KEY UPDATE OF p SKIP LOCKED
     )
-    AND NOT EXISTS (SELECT 1 FROM swept WHERE swept.id = p.id AND p.namespace_id = $1)
-    ORDER BY p.id
-    FOR NO KEY UPDATE OF p";
+    UPDATE {runs} r SET
+        status = 'failed', error = $3, worker_id = NULL, available_at = NULL,
+        finished_at = now(), updated_at = now()
+    FROM (
+        SELECT id FROM due
+        WHERE parent_step_attempt_id IS NULL OR id IN (SELECT child FROM parents)
+        OFFSET 0
+    ) alone
+    WHERE r.namespace_id = $1 AND r.id = alone.id
+    RETURNING r.id";
 
-/// Wakes the runs that wait for one of the children `$2`, which have ended.
-const WAKE_PARENTS: &str = "
-    WITH woken AS (
-        UPDATE {runs} p SET available_at = now(), updated_at = now()
+/// Locks a run that is about to end, and the one that waits for it, whatever states they are in: if the
+/// parent is about to park, one of the two must see the other. Whether it is woken is decided by the
+/// statement after this one, which sees what was committed until the locks were granted. The order is
+/// that of [`SEND_SIGNAL`].
+const LOCK_FAMILY: &str = "
+    SELECT 1
+    FROM (
+        SELECT $1 AS namespace_id, $2 AS id
+        UNION
+        SELECT s.namespace_id, s.workflow_run_id
         FROM {runs} c
         JOIN {steps} s ON s.namespace_id = c.parent_step_attempt_namespace_id
             AND s.id = c.parent_step_attempt_id
-        WHERE c.namespace_id = $1 AND c.id = ANY ($2)
-            AND (c.status IN ('completed', 'succeeded', 'failed', 'canceled')) IS TRUE
-            AND s.kind = 'workflow' AND s.status = 'running'
-            AND s.child_workflow_run_namespace_id = c.namespace_id
-            AND s.child_workflow_run_id = c.id
-            AND p.namespace_id = s.namespace_id AND p.id = s.workflow_run_id
-            AND (p.status = 'sleeping' OR (p.status = 'running' AND p.worker_id IS NULL)) IS TRUE
-            AND (p.available_at IS NULL OR p.available_at > now())
-        RETURNING p.id
+        WHERE c.namespace_id = $1 AND c.id = $2
+        ORDER BY namespace_id, id
+    ) f
+    CROSS JOIN LATERAL (
+        SELECT 1 FROM {runs} r
+        WHERE r.namespace_id = f.namespace_id AND r.id = f.id
+        FOR NO KEY UPDATE
+    ) r";
+
+/// Wakes the runs that wait for those that have ended.
+const WAKE_PARENTS: &str = "
+    UPDATE {runs} p SET available_at = now(), updated_at = now()
+    FROM ended c
+    JOIN {steps} s ON s.namespace_id = c.parent_step_attempt_namespace_id
+        AND s.id = c.parent_step_attempt_id
+    WHERE s.kind = 'workflow' AND s.status = 'running'
+        AND s.child_workflow_run_namespace_id = c.namespace_id
+        AND s.child_workflow_run_id = c.id
+        AND p.namespace_id = s.namespace_id AND p.id = s.workflow_run_id
+        AND (p.status = 'sleeping' OR (p.status = 'running' AND p.worker_id IS NULL)) IS TRUE
+        AND (p.available_at IS NULL OR p.available_at > now())";
+
+/// The same for those of the runs `$2` that have.
+const WAKE_PARENTS_OF: &str = "
+    WITH ended AS (
+        SELECT namespace_id, id, parent_step_attempt_namespace_id, parent_step_attempt_id FROM {runs}
+        WHERE namespace_id = $1 AND id = ANY ($2)
+            AND (status IN ('completed', 'succeeded', 'failed', 'canceled')) IS TRUE
     )
-    SELECT id, CASE WHEN $3::text IS NOT NULL THEN pg_notify('{channel}', $3) END FROM woken";
+    {wake_parents} RETURNING p.id";
+
+/// Ends a run that is locked together with its parent, and wakes that.
+const END_CHILD_RUN: &str = "
+    WITH ended AS (
+        {end_run}
+        RETURNING namespace_id, id, parent_step_attempt_namespace_id, parent_step_attempt_id
+    ),
+    woken AS ({wake_parents} RETURNING p.id)
+    SELECT EXISTS (SELECT 1 FROM woken), {notify} FROM ended";
+
+const CANCEL: &str = "
+    UPDATE {runs} SET
+        status = 'canceled', worker_id = NULL, available_at = NULL,
+        finished_at = now(), updated_at = now()
+    WHERE namespace_id = $1 AND id = $2
+        AND (status IN ('pending', 'running', 'sleeping')) IS TRUE";
 
 const EXTEND_LEASE: &str = "
     UPDATE {runs} SET available_at = now() + $5 * interval '1 second', updated_at = now()
@@ -267,17 +304,8 @@ const EXTEND_LEASE: &str = "
 
 /// Completes or fails a run that has no parent.
 const END_RUN: &str = "
-    WITH swept AS ({end_run} AND parent_step_attempt_id IS NULL RETURNING id)
-    SELECT 1, {notify} FROM swept";
-
-/// The same for a run that has one, which is locked.
-const END_CHILD_RUN: &str = "
-    WITH swept AS (
-        {end_run}
-        RETURNING id, parent_step_attempt_namespace_id, parent_step_attempt_id
-    ),
-    parents AS ({lock_parents})
-    SELECT (SELECT count(*) FROM parents), {notify} FROM swept";
+    WITH ended AS ({end_run} AND parent_step_attempt_id IS NULL RETURNING id)
+    SELECT 1, {notify} FROM ended";
 
 const COMPLETE: &str = "
     UPDATE {runs} SET
@@ -422,63 +450,98 @@ const WHY_UNWRITTEN: &str = "
         EXISTS (SELECT 1 FROM {runs} WHERE {owned}),
         (SELECT status FROM {steps} WHERE namespace_id = $1 AND id = $5 AND workflow_run_id = $2)";
 
-/// Locks the runs that a signal is for, in a fixed order and before their steps: the order in which
-/// their owners lock them.
-const LOCK_RECEIVERS: &str = "
-    SELECT 1 FROM {runs} r
-    WHERE r.namespace_id = $1 AND r.id IN (
-        SELECT s.workflow_run_id FROM {steps} s
-        WHERE s.namespace_id = $1 AND s.kind = 'signal-wait' AND s.status = 'running'
-            AND s.context->>'signal' = $2
-    )
-    ORDER BY r.id FOR NO KEY UPDATE";
-
-/// `$5`, `$6` and `$8` are the sending run, its worker and the number of its claim, where a run sends.
+/// Delivers a signal. `$5`, `$6` and `$7` are the sending run, its worker and the number of its claim,
+/// where a run sends.
+///
+/// One statement, because it must have one snapshot: a wait that is recorded after it began gets nothing,
+/// and so no wait gets something whose run was not looked at. Runs are locked in the order of their ids,
+/// the sender among them, and before their waits, which is the order of everybody who locks several. What
+/// is read of a run when it is locked, is of that moment: who parked before it is woken, who parks after
+/// it sees the delivery.
+///
+/// A wait that is locked although its run is ours is being served by OpenWorkflow for TypeScript, which
+/// then wants the run: waiting for each other would be a deadlock.
+///
+/// For the planner: each run, wait and delivery is looked up by itself, and what is compared with a set
+/// is compared with a hashed one. The subquery with `OFFSET` is computed once even where a run was
+/// updated meanwhile, and PostgreSQL looks at it again.
 const SEND_SIGNAL: &str = "
     WITH existing AS (
         SELECT DISTINCT workflow_run_id FROM {signals}
         WHERE namespace_id = $1 AND signal = $2 AND sender_idempotency_key = $4
     ),
+    asked AS (
+        SELECT i.run_id, array_agg(i.id) AS waits
+        FROM (
+            SELECT s.workflow_run_id, s.id FROM {steps} s
+            WHERE s.namespace_id = $1 AND s.kind = 'signal-wait' AND s.status = 'running'
+                AND s.context->>'signal' = $2
+                AND NOT EXISTS (SELECT 1 FROM existing)
+                AND NOT EXISTS (
+                    SELECT 1 FROM {signals} g
+                    WHERE g.namespace_id = $1 AND g.step_attempt_id = s.id OFFSET 0
+                )
+            UNION ALL
+            SELECT $5, NULL WHERE $5::text IS NOT NULL
+        ) i (run_id, id)
+        GROUP BY i.run_id ORDER BY i.run_id
+    ),
+    locked AS (
+        SELECT asked.run_id, asked.waits, r.is_sender, r.is_away FROM asked
+        CROSS JOIN LATERAL (
+            SELECT
+                (r.id = $5 AND r.worker_id = $6 AND r.attempts = $7 AND r.status = 'running') IS TRUE
+                    AS is_sender,
+                r.worker_id IS NULL AND (r.available_at IS NULL OR r.available_at > now()) AS is_away
+            FROM {runs} r
+            WHERE r.namespace_id = $1 AND r.id = asked.run_id
+                AND (r.status IN ('pending', 'running', 'sleeping')) IS TRUE
+            FOR NO KEY UPDATE
+        ) r
+    ),
     allowed AS (
-        SELECT 1 WHERE $5::text IS NULL OR EXISTS (
-            SELECT 1 FROM {runs}
-            WHERE namespace_id = $1 AND id = $5 AND worker_id = $6 AND attempts = $8
-                AND (status = 'running') IS TRUE
-        )
+        SELECT $5::text IS NULL OR EXISTS (SELECT 1 FROM locked WHERE is_sender) AS yes
     ),
     waiting AS (
-        SELECT s.id, s.workflow_run_id FROM {steps} s
-        WHERE s.namespace_id = $1 AND s.kind = 'signal-wait' AND s.status = 'running'
-            AND s.context->>'signal' = $2
-            AND NOT EXISTS (SELECT 1 FROM existing) AND EXISTS (SELECT 1 FROM allowed)
-        ORDER BY s.id FOR NO KEY UPDATE
+        SELECT locked.run_id, s.id FROM locked
+        CROSS JOIN LATERAL unnest(locked.waits) AS w (id)
+        CROSS JOIN LATERAL (
+            SELECT s.id FROM {steps} s
+            WHERE s.namespace_id = $1 AND s.id = w.id AND (s.status = 'running') IS TRUE
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) s
+        WHERE (SELECT yes FROM allowed)
     ),
     delivered AS (
         INSERT INTO {signals} (
             namespace_id, id, signal, data, sender_idempotency_key, workflow_run_id,
             step_attempt_id, created_at
         )
-        SELECT $1, gen_random_uuid()::text, $2, $3, $4, workflow_run_id, id, now() FROM waiting
+        SELECT $1, gen_random_uuid()::text, $2, $3, $4, run_id, id, now() FROM waiting
         ON CONFLICT (namespace_id, step_attempt_id) DO NOTHING
         RETURNING workflow_run_id
     ),
     woken AS (
         UPDATE {runs} r SET available_at = now(), updated_at = now()
-        WHERE r.namespace_id = $1 AND r.id IN (SELECT workflow_run_id FROM delivered)
-            AND (r.status IN ('pending', 'running', 'sleeping')) IS TRUE AND r.worker_id IS NULL
-            AND (r.available_at IS NULL OR r.available_at > now())
+        FROM (
+            SELECT run_id FROM locked
+            WHERE is_away AND (run_id IN (SELECT workflow_run_id FROM delivered)) IS TRUE
+            OFFSET 0
+        ) away
+        WHERE r.namespace_id = $1 AND r.id = away.run_id
         RETURNING r.id
-    ),
-    told AS (
-        SELECT {notify} FROM (SELECT 1 FROM woken LIMIT 1) w
     )
-    SELECT x.workflow_run_id, (SELECT count(*) FROM woken), (SELECT count(*) FROM told)
-    FROM (SELECT workflow_run_id FROM existing UNION SELECT workflow_run_id FROM delivered) x";
+    SELECT
+        (SELECT yes FROM allowed),
+        ARRAY(SELECT workflow_run_id FROM existing UNION SELECT workflow_run_id FROM delivered),
+        EXISTS (SELECT 1 FROM woken),
+        (SELECT {notify} FROM woken LIMIT 1)";
 
 /// Every statement that does not depend on a request.
 pub(super) struct Statements {
     schema: String,
     pub(super) lock_owned: Query,
+    pub(super) lock_owned_and_waits: Query,
     pub(super) why_lost: Query,
     pub(super) get_run: Query,
     pub(super) count_runs: Query,
@@ -491,6 +554,7 @@ pub(super) struct Statements {
     pub(super) find_expired: Query,
     pub(super) sweep: Query,
     pub(super) cancel: Query,
+    pub(super) lock_family: Query,
     pub(super) wake_parents: Query,
     pub(super) extend_lease: Query,
     pub(super) complete: Query,
@@ -503,7 +567,6 @@ pub(super) struct Statements {
     pub(super) write_step: Query,
     pub(super) write_all: Query,
     pub(super) why_unwritten: Query,
-    pub(super) lock_receivers: Query,
     pub(super) send_signal: Query,
     pub(super) lazily: Query,
     pub(super) notify: Query,
@@ -520,7 +583,8 @@ impl Statements {
             for (name, value) in [
                 ("{find_by_key}", FIND_BY_KEY),
                 ("{or_end}", OR_END),
-                ("{lock_parents}", LOCK_PARENTS),
+                ("{wake_parents}", WAKE_PARENTS),
+                ("{lock_owned}", LOCK_OWNED),
                 ("{owned}", OWNED),
                 ("{run_columns}", RUN_COLUMNS),
                 ("{step_columns}", STEP_COLUMNS),
@@ -541,8 +605,8 @@ impl Statements {
         let notifying = |text: &str, n: u32, types: &[Type]| {
             Query::new(fill(text, &[("{notify}", &notify(n))]), types)
         };
-        let ending = |text: &str, end_run: &str, types: &[Type]| {
-            let own = [("{end_run}", end_run), ("{notify}", &notify(6))];
+        let ending = |text: &str, end_run: &str, types: &[Type], n: u32| {
+            let own = [("{end_run}", end_run), ("{notify}", &notify(n))];
             Query::new(fill(text, &own), types)
         };
         let owner = [TEXT, TEXT, TEXT, COUNT];
@@ -559,6 +623,7 @@ impl Statements {
         Self {
             schema: schema.to_owned(),
             lock_owned: query(LOCK_OWNED, &owner),
+            lock_owned_and_waits: query(LOCK_OWNED_AND_WAITS, &owned(&[TEXTS])),
             why_lost: query(WHY_LOST, &[TEXT, TEXT]),
             get_run: query(GET_RUN, &[TEXT, TEXT]),
             count_runs: query(COUNT_RUNS, &[TEXT]),
@@ -576,13 +641,14 @@ impl Statements {
             claim_of: claim(CLAIMABLE_OF, &[TEXT, TEXTS, FLOAT, TEXTS, TEXTS]),
             find_expired: query(FIND_EXPIRED, &[TEXT]),
             sweep: query(SWEEP, &[TEXT, TEXTS, JSONB]),
-            cancel: notifying(CANCEL, 3, &[TEXT, TEXT, TEXT]),
-            wake_parents: query(WAKE_PARENTS, &[TEXT, TEXTS, TEXT]),
+            cancel: ending(END_CHILD_RUN, CANCEL, &[TEXT, TEXT, TEXT], 3),
+            lock_family: query(LOCK_FAMILY, &[TEXT, TEXT]),
+            wake_parents: query(WAKE_PARENTS_OF, &[TEXT, TEXTS]),
             extend_lease: query(EXTEND_LEASE, &owned(&[FLOAT])),
-            complete: ending(END_RUN, COMPLETE, &ended),
-            complete_child: ending(END_CHILD_RUN, COMPLETE, &ended),
-            fail: ending(END_RUN, FAIL, &failed),
-            fail_child: ending(END_CHILD_RUN, FAIL, &failed),
+            complete: ending(END_RUN, COMPLETE, &ended, 6),
+            complete_child: ending(END_CHILD_RUN, COMPLETE, &ended, 6),
+            fail: ending(END_RUN, FAIL, &failed, 6),
+            fail_child: ending(END_CHILD_RUN, FAIL, &failed, 6),
             park: put_away(PARK_STATE, &owned(&[TIME, TEXTS])),
             retry: put_away(RETRY_STATE, &owned(&[TIME, TEXTS, JSONB])),
             history: query(HISTORY, &[TEXT, TEXT]),
@@ -598,11 +664,10 @@ impl Statements {
                 ],
             ),
             why_unwritten: query(WHY_UNWRITTEN, &owned(&[TEXT])),
-            lock_receivers: query(LOCK_RECEIVERS, &[TEXT, TEXT]),
             send_signal: notifying(
                 SEND_SIGNAL,
-                7,
-                &[TEXT, TEXT, JSONB, TEXT, TEXT, TEXT, TEXT, COUNT],
+                8,
+                &[TEXT, TEXT, JSONB, TEXT, TEXT, TEXT, COUNT, TEXT],
             ),
             lazily: query("SET LOCAL synchronous_commit = off", &[]),
             notify: query(

@@ -1,5 +1,7 @@
 //! Delivering signals.
 
+use std::collections::HashSet;
+
 use rusqlite::params;
 use uuid::Uuid;
 
@@ -8,7 +10,7 @@ use super::error::OpResult;
 use super::runs;
 use super::writer::Tx;
 
-/// Gives the signal to every step attempt that waits for it. Returns the runs that received it.
+/// Gives the signal to every step attempt that waits for it, of runs that are not over. Returns the runs that received it.
 pub(super) fn send(tx: &mut Tx<'_>, signal: &NewSignal) -> OpResult<Vec<String>> {
     if let Some(sender) = &signal.sender {
         runs::check_owner(tx, sender)?;
@@ -31,22 +33,22 @@ fn sent_before(tx: &Tx<'_>, signal: &NewSignal, key: &str) -> OpResult<Vec<Strin
          ORDER BY created_at, id",
     )?;
     let mut rows = statement.query([signal.namespace_id.as_str(), &signal.signal, key])?;
-    let mut run_ids = Vec::new();
+    let mut run_ids = Recipients::default();
     while let Some(row) = rows.next()? {
-        let run_id = row.get(0)?;
-        if !run_ids.contains(&run_id) {
-            run_ids.push(run_id);
-        }
+        run_ids.add(row.get(0)?);
     }
-    Ok(run_ids)
+    Ok(run_ids.in_order)
 }
 
 fn deliver(tx: &Tx<'_>, signal: &NewSignal) -> OpResult<Vec<String>> {
+    // CROSS JOIN: the waits first, then the run of each.
     let mut waiting = tx.conn.prepare_cached(
-        "SELECT id, workflow_run_id FROM step_attempts
-         WHERE namespace_id = ?1 AND kind = 'signal-wait' AND status = 'running'
-             AND json_extract(context, '$.signal') = ?2
-         ORDER BY created_at, id",
+        "SELECT a.id, a.workflow_run_id FROM step_attempts a
+         CROSS JOIN workflow_runs r ON r.namespace_id = a.namespace_id AND r.id = a.workflow_run_id
+         WHERE a.namespace_id = ?1 AND a.kind = 'signal-wait' AND a.status = 'running'
+             AND json_extract(a.context, '$.signal') = ?2
+             AND r.status IN ('pending', 'running', 'sleeping')
+         ORDER BY a.created_at, a.id",
     )?;
     let waiting: Vec<(String, String)> = waiting
         .query_map([&signal.namespace_id, &signal.signal], |row| {
@@ -60,7 +62,7 @@ fn deliver(tx: &Tx<'_>, signal: &NewSignal) -> OpResult<Vec<String>> {
          ON CONFLICT (namespace_id, step_attempt_id) DO NOTHING",
     )?;
     let data = (!signal.data.is_null()).then(|| signal.data.expose());
-    let mut run_ids = Vec::new();
+    let mut run_ids = Recipients::default();
     for (attempt_id, run_id) in waiting {
         let inserted = insert.execute(params![
             signal.namespace_id,
@@ -72,11 +74,26 @@ fn deliver(tx: &Tx<'_>, signal: &NewSignal) -> OpResult<Vec<String>> {
             attempt_id,
             tx.now_text,
         ])?;
-        if inserted > 0 && !run_ids.contains(&run_id) {
-            run_ids.push(run_id);
+        if inserted > 0 {
+            run_ids.add(run_id);
         }
     }
-    Ok(run_ids)
+    Ok(run_ids.in_order)
+}
+
+/// Runs, each once.
+#[derive(Default)]
+struct Recipients {
+    known: HashSet<String>,
+    in_order: Vec<String>,
+}
+
+impl Recipients {
+    fn add(&mut self, run_id: String) {
+        if self.known.insert(run_id.clone()) {
+            self.in_order.push(run_id);
+        }
+    }
 }
 
 /// Makes runs due that nobody executes. This cuts the delay of a retry short too.
