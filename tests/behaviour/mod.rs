@@ -19,6 +19,7 @@ mod retries;
 pub(crate) mod runtimes;
 mod signals;
 mod steps;
+mod traces;
 mod worker;
 
 use std::time::Duration;

@@ -208,7 +208,7 @@ macro_rules! golden_traces {
             refused_out_of_sight timed_out_further_out stored_result_no_longer_fits
             step_left_out_by_a_sampler execution_timed_out_further_out
             step_beside_a_panic step_beside_an_error
-            idempotent_start delayed_start start_refused
+            idempotent_start delayed_start start_refused start_changed_further_in
             no_caller unsampled_caller no_carrier
         }
     };

@@ -117,6 +117,51 @@ pub(crate) async fn start_refused<S: Backend + Clone>(store: S) {
     );
 }
 
+/// Gives runs an id of its own, and that of the first instead of one without an input.
+struct Renames(&'static str);
+
+#[async_trait]
+impl Interceptor for Renames {
+    async fn create_run(
+        &self,
+        mut call: CreateRun,
+        next: Next<'_, CreateRun>,
+    ) -> Result<CreatedRun> {
+        if call.input.is_null() {
+            return Ok(CreatedRun::new(self.0, true));
+        }
+        call.run.id = self.0.into();
+        next.run(call).await
+    }
+}
+
+pub(crate) async fn start_changed_further_in<S: Backend + Clone>(store: S) {
+    static COUNTED: WorkflowSpec<Option<u32>, ()> = WorkflowSpec::new("counted");
+    let id = "11111111-2222-3333-4444-555555555555";
+    let traced = Traced::new(&store, |worker| worker);
+    let otel = OtelInterceptor::builder()
+        .tracer_provider(&traced.spans.provider())
+        .build();
+    let client = Client::builder(store)
+        .interceptor(otel)
+        .interceptor(Renames(id))
+        .build();
+    for input in [Some(1), None] {
+        assert_eq!(client.start(&COUNTED, &input).await.unwrap().id(), id);
+    }
+    let spans = traced.spans().await;
+    spans
+        .tree()
+        .attributes(["workflow_run.id"])
+        .replacing(id, "run-A")
+        .assert_eq(
+            "
+            workflow.start counted {workflow_run.id=run-A}
+            workflow.start counted {workflow_run.id=run-A}
+            ",
+        );
+}
+
 pub(crate) async fn no_caller<S: Backend + Clone>(store: S) {
     let traced = Traced::new(&store, |worker| worker.workflow(child()));
     over(&traced.client.start(&CHILD, &()).await.unwrap()).await;

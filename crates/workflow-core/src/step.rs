@@ -24,7 +24,8 @@ pub enum StepKind {
         workflow_name: Arc<str>,
         /// The version of the child's workflow, where it has one.
         workflow_version: Option<Arc<str>>,
-        /// The child's run id: chosen already at set-up, though the child may not exist yet.
+        /// The child's run id. At set-up the one under which it is to be created; an execution that
+        /// died may have created it already, under another.
         run_id: Arc<str>,
         /// When the parent gives up waiting.
         timeout_at: SystemTime,

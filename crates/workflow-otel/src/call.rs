@@ -44,7 +44,8 @@ pub(crate) fn name(operation: &str, about: &str) -> String {
     name
 }
 
-/// The attributes of a run. `with_id` is false where the id is not certain yet.
+/// The attributes of a run. `with_id` is false where it is yet to be created: an interceptor further in
+/// can change its id, and a key can find another.
 pub(crate) fn run_attributes(run: &RunInfo, with_id: bool) -> Vec<KeyValue> {
     let mut all = Vec::with_capacity(8 + ROOM_FOR_THE_END);
     if !run.workflow_name.is_empty() {
@@ -124,6 +125,19 @@ pub(crate) fn step_span_kind(call: &StepCall) -> SpanKind {
     }
 }
 
+/// The id that a step is about to create a child under. Which run it comes to is certain only
+/// afterwards: one that an execution before created may be found instead.
+pub(crate) fn uncertain_child(call: &StepCall) -> Option<&Arc<str>> {
+    match &call.kind {
+        StepKind::RunWorkflow { run_id, .. } if call.phase == StepPhase::Start => Some(run_id),
+        _ => None,
+    }
+}
+
+pub(crate) fn child(run_id: &Arc<str>) -> KeyValue {
+    KeyValue::new(attribute::CHILD_WORKFLOW_RUN_ID, Arc::clone(run_id))
+}
+
 /// The attributes of a step, after those of its `execution`.
 pub(crate) fn step_attributes(call: &StepCall, execution: &[KeyValue]) -> Vec<KeyValue> {
     let mut all = Vec::with_capacity(execution.len() + 7 + ROOM_FOR_THE_END);
@@ -148,11 +162,17 @@ pub(crate) fn step_attributes(call: &StepCall, execution: &[KeyValue]) -> Vec<Ke
             run_id,
             timeout_at,
             ..
-        } => all.extend([
-            KeyValue::new(attribute::CHILD_WORKFLOW_NAME, Arc::clone(workflow_name)),
-            KeyValue::new(attribute::CHILD_WORKFLOW_RUN_ID, Arc::clone(run_id)),
-            KeyValue::new(attribute::STEP_TIMEOUT_AT, rfc3339(*timeout_at)),
-        ]),
+        } => {
+            let name = Arc::clone(workflow_name);
+            all.push(KeyValue::new(attribute::CHILD_WORKFLOW_NAME, name));
+            if uncertain_child(call).is_none() {
+                all.push(child(run_id));
+            }
+            all.push(KeyValue::new(
+                attribute::STEP_TIMEOUT_AT,
+                rfc3339(*timeout_at),
+            ));
+        }
         StepKind::WaitForSignal {
             signal, timeout_at, ..
         } => all.extend([

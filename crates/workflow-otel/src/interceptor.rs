@@ -21,7 +21,7 @@ use crate::outcome;
 use crate::progress::Progress;
 use crate::propagation::{usable_parent, without_span};
 use crate::scope::{Own, RunScope, StepScope};
-use crate::span::{About, OpenSpan, Scoped, Subject};
+use crate::span::{About, Child, OpenSpan, Scoped, Subject};
 use crate::tracer::{StartSpan, Started};
 
 /// Makes OpenTelemetry spans of what a workflow engine does.
@@ -121,7 +121,33 @@ macro_rules! hook {
 }
 
 impl Interceptor for OtelInterceptor {
-    hook!(create_run(CreateRun) -> CreatedRun, |inner, call| inner.create_run(&mut call));
+    fn create_run<'life0, 'life1, 'async_trait>(
+        &'life0 self,
+        mut call: CreateRun,
+        next: Next<'life1, CreateRun>,
+    ) -> BoxFuture<'async_trait, Result<CreatedRun>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        Self: 'async_trait,
+    {
+        Box::pin(async move {
+            let inner = &*self.inner;
+            let Some(parent) = call.parent.clone() else {
+                return match inner.create_run(&mut call) {
+                    Some(open) => Scoped::new(open, next, call).await,
+                    None => next.run(call).await,
+                };
+            };
+            inner.inject_child(&parent, &mut call);
+            let created = next.run(call).await;
+            if let Ok(created) = &created {
+                inner.child_created(&parent, created);
+            }
+            created
+        })
+    }
+
     hook!(execute(ExecuteRun) -> ExecutionOutcome, |inner, call| Some(inner.execute(&call)));
     hook!(step(StepCall) -> StepOutcome, |inner, call| inner.step(&call));
     hook!(send_signal(SendSignal) -> SentSignal, |inner, call| inner.send_signal(&call));
@@ -152,18 +178,11 @@ impl Interceptor for OtelInterceptor {
 
 impl Inner {
     fn create_run(&self, call: &mut CreateRun) -> Option<OpenSpan<'_>> {
-        if let Some(parent) = &call.parent {
-            let cx = self.context_of_child(parent);
-            self.inject(&cx, call);
-            return None;
-        }
         let caller = self.caller(call);
         if self.config.spans_of(&call.run.workflow_name) == SpanSelection::None {
             self.inject(&caller, call);
             return None;
         }
-        // With an idempotency key the run may turn out to be another one.
-        let id_is_certain = call.idempotency_key.is_none();
         let span = SpanBuilder::from_name(call::name(
             operation::WORKFLOW_START,
             &call.run.workflow_name,
@@ -171,11 +190,11 @@ impl Inner {
         .with_kind(SpanKind::Producer);
         let mut open = self.client_span(
             span,
-            call::run_attributes(&call.run, id_is_certain),
+            call::run_attributes(&call.run, false),
             SpanCall::CreateRun(call),
             &caller,
         );
-        if let Some(open) = open.as_mut().filter(|_| !id_is_certain) {
+        if let Some(open) = &mut open {
             open.subject = Subject::Creation(Arc::clone(&call.run.id));
         }
         self.inject(open.as_ref().map_or(&caller, |open| &open.cx), call);
@@ -197,14 +216,29 @@ impl Inner {
         usable_parent(Context::current())
     }
 
-    /// The context that a child run is created in: that of the step.
-    fn context_of_child(&self, parent: &ParentStep) -> Context {
+    /// A child run is created in the context of the step.
+    fn inject_child(&self, parent: &ParentStep, call: &mut CreateRun) {
         let current = Context::current();
-        if self.is_in(&current, &parent.execution) {
-            return current;
+        let cx = if self.is_in(&current, &parent.execution) {
+            current
+        } else {
+            // Created elsewhere than in the step's future: the execution is the nearest that is known.
+            self.context_of(&parent.execution)
+        };
+        self.inject(&cx, call);
+    }
+
+    /// The step's span does not know for certain which run the creation comes to.
+    fn child_created(&self, parent: &ParentStep, created: &CreatedRun) {
+        let known = self
+            .executions()
+            .get(&address_of(&parent.execution))
+            .cloned();
+        if let Some(scope) = known.as_ref().and_then(RunScope::of) {
+            scope
+                .progress
+                .add_child(&parent.attempt_id, &created.run_id);
         }
-        // Created elsewhere than in the step's future: the execution is the nearest that is known.
-        self.context_of(&parent.execution)
     }
 
     fn inject(&self, cx: &Context, call: &mut CreateRun) {
@@ -301,6 +335,10 @@ impl Inner {
             cx = cx.with_value(StepScope(Arc::clone(&call.name)));
         }
         let waits = !matches!(call.kind, StepKind::Run | StepKind::SendSignal { .. });
+        let child = call::uncertain_child(call).map(|asked| Child {
+            attempt_id: Arc::clone(&call.attempt_id),
+            asked: Arc::clone(asked),
+        });
         Some(OpenSpan {
             inner: self,
             cx,
@@ -309,6 +347,7 @@ impl Inner {
                 scope,
                 name: Arc::clone(&call.name),
                 waits,
+                child,
             },
         })
     }

@@ -70,6 +70,11 @@ pub(crate) trait Concluded: Call {
         result.as_ref().err()
     }
 
+    /// The run that the call created, or found.
+    fn created(_: &Result<Self::Output>) -> Option<&Arc<str>> {
+        None
+    }
+
     /// Why what was dropped in the end was dropped.
     fn cause(result: &Result<Self::Output>) -> Cause {
         match result {
@@ -80,18 +85,15 @@ pub(crate) trait Concluded: Call {
 }
 
 impl Concluded for CreateRun {
-    fn conclude<'e>(result: &'e Result<CreatedRun>, subject: &Subject) -> Ending<'e> {
-        let id = match subject {
-            Subject::Creation(asked) => {
-                let id = result.as_ref().map_or(asked, |created| &created.run_id);
-                Some(KeyValue::new(attribute::WORKFLOW_RUN_ID, Arc::clone(id)))
-            }
-            _ => None,
-        };
+    fn conclude<'e>(result: &'e Result<CreatedRun>, _: &Subject) -> Ending<'e> {
         match result {
-            Ok(_) => Ending::success(id),
-            Err(error) => Ending::failure(id, error),
+            Ok(_) => Ending::success(None),
+            Err(error) => Ending::failure(None, error),
         }
+    }
+
+    fn created(result: &Result<CreatedRun>) -> Option<&Arc<str>> {
+        result.as_ref().ok().map(|created| &created.run_id)
     }
 }
 

@@ -13,6 +13,8 @@ use workflow_core::Error;
 pub(crate) struct Progress {
     /// The errors that are exception events on its spans, as hashes.
     recorded: Mutex<Vec<u64>>,
+    /// The runs that its steps created, by the ids of their attempts, until their spans end.
+    children: Mutex<Vec<(Arc<str>, Arc<str>)>>,
     dropped: Mutex<Dropped>,
     any_dropped: AtomicBool,
 }
@@ -51,6 +53,18 @@ impl Progress {
     pub(crate) fn has_recorded(&self, step: Option<&str>, error: &Error) -> bool {
         let recorded = lock(&self.recorded);
         !recorded.is_empty() && recorded.contains(&hash(step, error))
+    }
+
+    /// Notes which run an attempt at a step created, or found.
+    pub(crate) fn add_child(&self, attempt_id: &Arc<str>, run_id: &Arc<str>) {
+        lock(&self.children).push((Arc::clone(attempt_id), Arc::clone(run_id)));
+    }
+
+    /// Takes the run that an attempt at a step created.
+    pub(crate) fn take_child(&self, attempt_id: &str) -> Option<Arc<str>> {
+        let mut children = lock(&self.children);
+        let found = children.iter().position(|(id, _)| **id == *attempt_id)?;
+        Some(children.swap_remove(found).1)
     }
 
     /// Keeps a dropped step until it is known why. Gives it back where it is known.

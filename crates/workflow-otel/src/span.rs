@@ -11,6 +11,7 @@ use opentelemetry::trace::{Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use workflow_core::{Error, Interruption, Next, NextFuture, Result};
 
+use crate::call;
 use crate::config::{ErrorDetail, SuccessStatus};
 use crate::interceptor::Inner;
 use crate::names::{attribute, event};
@@ -22,7 +23,7 @@ use crate::scope::RunScope;
 pub(crate) enum Subject {
     /// A client's call.
     Client,
-    /// A client's creation of a run whose id is certain only afterwards; the id that was asked for.
+    /// A client's creation of a run. The id that was asked for, and then the one that came of it.
     Creation(Arc<str>),
     Execution(Arc<RunScope>),
     Step {
@@ -30,7 +31,34 @@ pub(crate) enum Subject {
         name: Arc<str>,
         /// Whether it waits for something, and so can time out.
         waits: bool,
+        /// The child that it creates.
+        child: Option<Child>,
     },
+}
+
+/// A child run that a step is about to create.
+pub(crate) struct Child {
+    pub(crate) attempt_id: Arc<str>,
+    /// The id under which it was to be created.
+    pub(crate) asked: Arc<str>,
+}
+
+impl Subject {
+    /// The id of the run that a creation came to, as far as that is known.
+    fn created(&self) -> Option<KeyValue> {
+        match self {
+            Self::Creation(id) => Some(KeyValue::new(attribute::WORKFLOW_RUN_ID, Arc::clone(id))),
+            Self::Step {
+                scope,
+                child: Some(child),
+                ..
+            } => {
+                let created = scope.progress.take_child(&child.attempt_id);
+                Some(call::child(created.as_ref().unwrap_or(&child.asked)))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A span that was started, or (not recording) a context that takes its place.
@@ -149,8 +177,12 @@ const EXECUTION_FAILED: &str = "execution_failed";
 
 impl OpenSpan<'_> {
     /// Ends the span as the call ended.
-    fn end(&mut self, ending: Ending<'_>) {
+    fn end(&mut self, mut ending: Ending<'_>) {
         if std::mem::take(&mut self.recording) {
+            let [_, more] = &mut ending.attributes;
+            if more.is_none() {
+                *more = self.subject.created();
+            }
             let about = match &self.subject {
                 Subject::Client | Subject::Creation(_) => About::Client,
                 Subject::Execution(scope) => About::Execution(scope),
@@ -173,6 +205,10 @@ impl OpenSpan<'_> {
             }
         }
         if self.recording {
+            if let (Subject::Creation(id), Some(created)) = (&mut self.subject, C::created(result))
+            {
+                *id = Arc::clone(created);
+            }
             self.end(C::conclude(result, &self.subject));
         }
     }
@@ -187,11 +223,9 @@ impl OpenSpan<'_> {
     /// Ends the span of a call that was dropped before it ended.
     fn abandon(&mut self) {
         let ending = match &self.subject {
-            Subject::Client => Ending::interrupted(None, Interruption::Canceled.as_str()),
-            Subject::Creation(asked) => Ending::interrupted(
-                Some(KeyValue::new(attribute::WORKFLOW_RUN_ID, Arc::clone(asked))),
-                Interruption::Canceled.as_str(),
-            ),
+            Subject::Client | Subject::Creation(_) => {
+                Ending::interrupted(None, Interruption::Canceled.as_str())
+            }
             Subject::Execution(scope) => {
                 // The engine gives its reasons before it drops anything: this was an interceptor
                 // further out, and what is made of that is yet to be told.
@@ -202,7 +236,9 @@ impl OpenSpan<'_> {
                 let outcome = KeyValue::new(attribute::WORKFLOW_OUTCOME, outcome);
                 Ending::interrupted(Some(outcome), reason)
             }
-            Subject::Step { scope, name, waits } => {
+            Subject::Step {
+                scope, name, waits, ..
+            } => {
                 let dropped_with_execution = scope.dropping.load(Ordering::Relaxed);
                 let interruption = scope.execution.interruption();
                 if interruption.is_none()
@@ -215,6 +251,10 @@ impl OpenSpan<'_> {
                         at: SystemTime::now(),
                     };
                     self.recording = false;
+                    if let Some(created) = self.subject.created() {
+                        let losses = &self.inner.losses;
+                        losses.contain(|| self.cx.span().set_attribute(created));
+                    }
                     if let Some((step, cause)) = scope.progress.keep(step) {
                         self.inner.end_dropped(scope, &step, cause);
                     }

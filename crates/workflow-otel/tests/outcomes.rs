@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::future::pending;
+use std::future::{pending, ready};
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -10,7 +10,7 @@ use futures::executor::block_on;
 use support::*;
 use workflow_core::{
     CancelRun, CreateRun, CreatedRun, Error, ErrorKind, Execution, ExecutionOutcome, Interruption,
-    Payload, Result, RunInfo, SendSignal, SentSignal, StepCall, StepKind, StepOutcome,
+    ParentStep, Payload, Result, RunInfo, SendSignal, SentSignal, StepCall, StepKind, StepOutcome,
 };
 use workflow_otel::testing::SpanCollector;
 use workflow_otel::{
@@ -369,6 +369,41 @@ fn children() {
         waiting,
         "step.run_workflow ship [producer] ok {step.outcome=parked}",
     );
+    // Where nothing was created, by the id that it was to have.
+    let child = |create: Option<Result<CreatedRun>>| {
+        let (engine, spans) = engine();
+        let workflow = |e: Arc<Execution>| {
+            let engine = &engine;
+            async move {
+                let call = ship(&e);
+                let mut creation = CreateRun::new(run("ship", "run-B"), Payload::NULL);
+                creation.parent = Some(ParentStep::new(
+                    Arc::clone(&e),
+                    Arc::clone(&call.name),
+                    Arc::clone(&call.attempt_id),
+                ));
+                let set_up = || async {
+                    if let Some(created) = create {
+                        engine.0.call(creation, |_| ready(created)).await?;
+                    }
+                    waiting()
+                };
+                drop(engine.step(call, set_up).await);
+                Ok(parked())
+            }
+        };
+        block_on(engine.execute_as(execution(1), workflow)).unwrap();
+        spans.assert_sound();
+        let attributes = &spans.spans()[1].attributes;
+        let id = attributes
+            .iter()
+            .find(|kv| kv.key.as_str() == attribute::CHILD_WORKFLOW_RUN_ID);
+        id.unwrap().value.to_string()
+    };
+    assert_eq!(child(None), "run-B");
+    assert_eq!(child(Some(Err(Error::rejected("no")))), "run-B");
+    // And else by the one of the run that was created or found.
+    assert_eq!(child(Some(Ok(CreatedRun::new("run-C", true)))), "run-C");
     // Set up and ended at once: one span.
     of_step(
         ship,
@@ -464,7 +499,15 @@ fn creations() {
         r#"workflow.start order error("disk full") {error.type=backend, workflow_run.id=run-A}"#,
     );
 
+    // Without a key too: an interceptor further in can have changed it.
     let (engine, spans) = engine();
+    let call = CreateRun::new(run("order", "run-A"), Payload::NULL);
+    let create = |_| async { Ok(CreatedRun::new("run-B", false)) };
+    block_on(engine.0.call(call, create)).unwrap();
+    spans.assert_sound();
+    tree(spans).assert_eq("workflow.start order ok {workflow_run.id=run-B}");
+
+    let (engine, spans) = self::engine();
     let call = CreateRun::new(run("order", "run-A"), Payload::NULL);
     drop(engine.0.call(call, |_| pending()).now_or_never());
     spans.assert_sound();
