@@ -5,11 +5,11 @@ use std::time::Duration;
 use openworkflow::{
     Event, Interceptor, Interruption, RunHandle, Worker, WorkerHandle, WorkflowSpec,
 };
+use openworkflow_tests::faults::check;
 use openworkflow_tests::{Gate, Log, wait_until};
 
 use crate::proxy::Proxy;
-use crate::site::Site;
-use crate::verdict;
+use crate::{PROGRAM, Site};
 
 const LEASE: Duration = Duration::from_secs(1);
 
@@ -91,9 +91,9 @@ struct TakenOver {
 impl TakenOver {
     /// The former owner's body ends during the cut, or not before its lease.
     async fn new(ends_during_the_cut: bool) -> Self {
-        let site = Site::new().await;
-        let line = Proxy::to(&site.server).await;
-        let former = Runner::start(&site, &line.url(&site.server), "former").await;
+        let site = Site::new(PROGRAM).await;
+        let line = Proxy::to(&site.ground.server).await;
+        let former = Runner::start(&site, &line.url(&site.ground.server), "former").await;
         let run = site.client.start(&RELAY, &()).await.unwrap();
         former.gate.reached_by(1).await;
         wait_until("the step is recorded as running", || async {
@@ -109,7 +109,7 @@ impl TakenOver {
         // Nobody tells the former owner, and yet it knows when its lease is over.
         let lost = format!("interrupted: {:?}", Interruption::LeaseLost);
         former.log.reached(&lost, 1).await;
-        let other = Runner::start(&site, &site.server, "other").await;
+        let other = Runner::start(&site, &site.ground.server, "other").await;
         other.gate.open();
         let by = run.result_within(Duration::from_secs(60)).await.unwrap();
         assert!(by[..WARM_UP].iter().all(|name| name == "former"), "{by:?}");
@@ -135,7 +135,7 @@ impl TakenOver {
         assert!(by.iter().all(|name| name == "former"), "{by:?}");
         let id = next.id().to_owned();
         let mut after = self.site.rows().await;
-        after.retain(|row| !row.contains(&id));
+        after.retain(|row| !row.iter().flatten().any(|value| value.contains(&id)));
         assert_eq!(after, rows, "the rows of run {}", self.run.id());
         // Of the first run it did not get to the last step.
         assert_eq!(self.former.log.count("two"), 2);
@@ -165,9 +165,9 @@ async fn a_write_that_was_lost_with_its_connection_is_not_repeated() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_line_may_be_cut_again_and_again_under_load() {
     const LEASE: Duration = Duration::from_secs(2);
-    let site = Site::new().await;
-    let line = Proxy::to(&site.server).await;
-    let _cut_off = site.process_at(&line.url(&site.server), LEASE);
+    let site = Site::new(PROGRAM).await;
+    let line = Proxy::to(&site.ground.server).await;
+    let _cut_off = site.process_at(&line.url(&site.ground.server), LEASE);
     let _other = site.process(LEASE);
     let mut started = Vec::new();
     for cut in 0..3 {
@@ -185,7 +185,7 @@ async fn a_line_may_be_cut_again_and_again_under_load() {
     }
     started.extend(site.start(60).await);
     site.finish().await;
-    let verdict = verdict::check(&site, &started).await;
+    let verdict = check(&site, &started).await;
     println!("{} bodies repeated", verdict.repeated);
     let processes = verdict.by_process().len();
     assert_eq!(processes, 2, "both took part");

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::site::{Process, Site};
-use crate::verdict;
+use openworkflow_tests::faults::{Process, check};
+
+use crate::{PROGRAM, Site};
 
 /// The default. What is over sooner has not waited for one to run out.
 const LEASE: Duration = Duration::from_secs(30);
@@ -11,7 +12,7 @@ const LEASE: Duration = Duration::from_secs(30);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_share_the_work() {
     const PROCESSES: usize = 4;
-    let site = Site::new().await;
+    let site = Site::new(PROGRAM).await;
     let processes: Vec<Process> = (0..PROCESSES).map(|_| site.process(LEASE)).collect();
     // All are at work before it counts.
     let mut started = Vec::new();
@@ -19,11 +20,11 @@ async fn processes_share_the_work() {
     while counts.len() < PROCESSES {
         started.extend(site.start(20).await);
         site.finish().await;
-        counts = verdict::check(&site, &started).await.by_process();
+        counts = check(&site, &started).await.by_process();
     }
     started.extend(site.start(400).await);
     site.finish().await;
-    let verdict = verdict::check(&site, &started).await;
+    let verdict = check(&site, &started).await;
     assert_eq!(
         verdict.repeated, 0,
         "each run was executed by one at a time"
@@ -46,7 +47,7 @@ async fn processes_share_the_work() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_loses_and_doubles_nothing() {
-    let site = Site::new().await;
+    let site = Site::new(PROGRAM).await;
     let mut processes = [site.process(LEASE), site.process(LEASE)];
     let mut started = Vec::new();
     for round in 0..6 {
@@ -59,7 +60,7 @@ async fn a_rolling_restart_loses_and_doubles_nothing() {
     let begin = Instant::now();
     site.finish().await;
     assert!(begin.elapsed() < LEASE, "a run was left to its lease");
-    let verdict = verdict::check(&site, &started).await;
+    let verdict = check(&site, &started).await;
     assert_eq!(verdict.repeated, 0, "a graceful stop lets bodies finish");
     assert_eq!(verdict.interrupted, 0);
     let workers = verdict.by_process().len();

@@ -5,5 +5,10 @@ mod cuts;
 mod disruptions;
 mod fleets;
 mod proxy;
-mod site;
-mod verdict;
+
+use openworkflow_tests::faults::PostgresGround;
+
+/// The worker process.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_other_process");
+
+type Site = openworkflow_tests::faults::Site<PostgresGround>;

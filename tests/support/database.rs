@@ -112,12 +112,12 @@ pub trait Database: Sized + Send + Sync + 'static {
     }
 }
 
-const RUNS: &str = "SELECT id, workflow_name, version, status, attempts, worker_id, \
+pub(crate) const RUNS: &str = "SELECT id, workflow_name, version, status, attempts, worker_id, \
     idempotency_key, context, input, output, error, config, parent_step_attempt_namespace_id, \
     parent_step_attempt_id, available_at, deadline_at, started_at, finished_at, created_at, \
     updated_at FROM workflow_runs";
 
-const STEPS: &str = "SELECT id, step_name, kind, status, config, context, output, error, \
+pub(crate) const STEPS: &str = "SELECT id, step_name, kind, status, config, context, output, error, \
     child_workflow_run_namespace_id, child_workflow_run_id, started_at, finished_at, created_at, \
     updated_at FROM step_attempts";
 
@@ -178,7 +178,7 @@ pub struct RunRow {
 }
 
 impl RunRow {
-    fn read(row: Vec<Option<String>>) -> Self {
+    pub(crate) fn read(row: Vec<Option<String>>) -> Self {
         let mut columns = Columns::new(row);
         Self {
             id: columns.text(),
@@ -240,7 +240,7 @@ pub struct StepRow {
 }
 
 impl StepRow {
-    fn read(row: Vec<Option<String>>) -> Self {
+    pub(crate) fn read(row: Vec<Option<String>>) -> Self {
         let mut columns = Columns::new(row);
         Self {
             id: columns.text(),

@@ -96,7 +96,12 @@ impl Bodies {
     }
 
     async fn pack(&self, wf: &WorkflowContext, input: &Pack) -> Result<u64> {
-        let picked = self.step(wf, "pick", input.value + 1).await?;
+        // The second one begins when a timer says so, whatever the database does.
+        let weigh = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.step(wf, "weigh", input.value).await
+        };
+        let (picked, weighed) = tokio::try_join!(self.step(wf, "pick", input.value + 1), weigh)?;
         // A signal reaches those who wait, so it is sent until somebody does.
         for attempt in 0.. {
             let send = wf.send_signal(input.signal.as_str(), &input.value);
@@ -107,7 +112,7 @@ impl Bodies {
             let pause = Duration::from_millis(20);
             wf.sleep(format!("pause-{attempt}"), pause).await?;
         }
-        Ok(picked + self.step(wf, "seal", input.value).await?)
+        Ok(picked + weighed + self.step(wf, "seal", input.value).await?)
     }
 
     async fn step(&self, wf: &WorkflowContext, name: &str, value: u64) -> Result<u64> {

@@ -28,6 +28,7 @@
 //!   in the SQL that all databases have in common, and name tables without a schema.
 
 mod database;
+pub mod faults;
 pub mod fleet;
 mod harness;
 pub mod killable;

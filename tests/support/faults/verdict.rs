@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use openworkflow_tests::fleet::{self, Body, micros};
+use openworkflow::Worker;
+use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use crate::site::{Site, Started, undisturbed};
+use super::{Ground, INPUTS, Site, Started};
+use crate::database::{RUNS, RunRow, STEPS, StepRow};
+use crate::fleet::{self, Body, micros};
 
 /// How an order ends that nothing disturbs, by its input: its output, and that of its child; and the
 /// names of the steps that both have.
@@ -13,31 +16,42 @@ type Expected = HashMap<(String, u64), (String, BTreeSet<String>)>;
 
 /// What became of the runs.
 #[derive(Debug)]
-pub(crate) struct Verdict {
+pub struct Verdict {
     /// Executions of bodies.
-    pub(crate) bodies: Vec<Body>,
+    pub bodies: Vec<Body>,
     /// How often a body ran beyond what is recorded: it did not get to its commit.
-    pub(crate) repeated: usize,
+    pub repeated: usize,
     /// How many bodies never came to their end.
-    pub(crate) interrupted: usize,
+    pub interrupted: usize,
     /// How often runs were claimed.
-    pub(crate) claims: i64,
+    pub claims: u64,
 }
 
 impl Verdict {
     /// How many bodies each process began, by process id.
-    pub(crate) fn by_process(&self) -> HashMap<u32, usize> {
+    #[must_use]
+    pub fn by_process(&self) -> HashMap<u32, usize> {
         let mut counts = HashMap::new();
         for body in &self.bodies {
             *counts.entry(body.process).or_default() += 1;
         }
         counts
     }
+
+    /// How many bodies a process began.
+    #[must_use]
+    pub fn of_process(&self, id: u32) -> usize {
+        self.by_process().get(&id).copied().unwrap_or_default()
+    }
 }
 
 /// Checks that nothing was lost, and nothing repeated that is recorded.
-pub(crate) async fn check(site: &Site, started: &[Started]) -> Verdict {
-    let expected = expected().await;
+///
+/// # Panics
+///
+/// Where something was.
+pub async fn check<G: Ground>(site: &Site<G>, started: &[Started]) -> Verdict {
+    let expected = expected::<G>().await;
     let runs = runs(site).await;
     assert_eq!(runs.len(), started.len() * 2, "an order and its child each");
     for one in started {
@@ -102,7 +116,7 @@ pub(crate) async fn check(site: &Site, started: &[Started]) -> Verdict {
     Verdict {
         repeated,
         interrupted: bodies.iter().filter(|body| body.ended.is_none()).count(),
-        claims: runs.values().map(|run| i64::from(run.attempts)).sum(),
+        claims: runs.values().map(|run| u64::from(run.attempts)).sum(),
         bodies,
     }
 }
@@ -135,7 +149,7 @@ struct Run {
     value: u64,
     status: String,
     output: String,
-    attempts: i32,
+    attempts: u32,
     steps: Vec<Step>,
 }
 
@@ -147,44 +161,48 @@ struct Step {
     finished: u64,
 }
 
-async fn runs(site: &Site) -> HashMap<String, Run> {
-    let session = site.session().await;
-    let sql = "SELECT id, workflow_name,
-        (CASE WHEN jsonb_typeof(input) = 'object' THEN input->>'value' ELSE input::text END)::bigint,
-        status, coalesce(output::text, ''), attempts FROM workflow_runs";
+async fn runs<G: Ground>(site: &Site<G>) -> HashMap<String, Run> {
     let mut runs = HashMap::new();
-    for row in session.query(sql, &[]).await.unwrap() {
+    for row in site.query(RUNS).await {
+        let row = RunRow::read(row);
+        let input = row.input.unwrap_or_default();
+        let value = input.get("value").unwrap_or(&input);
         let run = Run {
-            workflow: row.get(1),
-            value: u64::try_from(row.get::<_, i64>(2)).unwrap(),
-            status: row.get(3),
-            output: row.get(4),
-            attempts: row.get(5),
+            workflow: row.workflow_name,
+            value: value.as_u64().expect("the input is a number or has one"),
+            status: row.status,
+            output: row
+                .output
+                .as_ref()
+                .map(Value::to_string)
+                .unwrap_or_default(),
+            attempts: row.attempts,
             steps: Vec::new(),
         };
-        runs.insert(row.get(0), run);
+        runs.insert(row.id, run);
     }
-    let sql = "SELECT workflow_run_id, step_name, kind = 'function', status,
-        coalesce(finished_at, 'epoch') FROM step_attempts";
-    for row in session.query(sql, &[]).await.unwrap() {
-        let run_id: String = row.get(0);
+    let steps = STEPS.replacen("SELECT ", "SELECT workflow_run_id, ", 1);
+    for mut row in site.query(&steps).await {
+        let run_id = row.remove(0).expect("a step has a run");
+        let row = StepRow::read(row);
         let step = Step {
-            name: row.get(1),
-            is_function: row.get(2),
-            status: row.get(3),
-            finished: micros(row.get(4)),
+            name: row.name,
+            is_function: row.kind == "function",
+            status: row.status,
+            finished: row.finished_at.map(micros).unwrap_or_default(),
         };
-        runs.get_mut(&run_id).unwrap().steps.push(step);
+        let run = runs.get_mut(&run_id);
+        run.expect("the run is there").steps.push(step);
     }
     runs
 }
 
-/// What undisturbed runs come to, found out once.
-async fn expected() -> &'static Expected {
+/// What undisturbed runs come to, found out once. It is the same on every database.
+async fn expected<G: Ground>() -> &'static Expected {
     static EXPECTED: OnceCell<Expected> = OnceCell::const_new();
     EXPECTED
         .get_or_init(|| async {
-            let (site, _) = undisturbed().await;
+            let site = undisturbed::<G>().await;
             let mut expected = Expected::new();
             for (id, run) in runs(&site).await {
                 assert_eq!(run.status, "completed", "{id}");
@@ -196,4 +214,16 @@ async fn expected() -> &'static Expected {
             expected
         })
         .await
+}
+
+/// Where a worker in this process has executed every input once, for what no process needs.
+async fn undisturbed<G: Ground>() -> Site<G> {
+    let site = Site::<G>::new("no process is started").await;
+    let builder = Worker::builder(site.ground.open().await);
+    let builder = fleet::register(builder, site.folder()).expect("the log opens");
+    let mut worker = builder.build().expect("it is set up well").start();
+    site.start(INPUTS).await;
+    site.finish().await;
+    worker.stop().await.expect("the worker stops");
+    site
 }

@@ -1,0 +1,12 @@
+//! Worker processes on both databases that are stopped (SIGSTOP) for longer than their lease, and go on.
+#![cfg(target_os = "linux")]
+
+mod pauses;
+
+/// The worker process.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_other_process");
+
+/// Whether the long form of the suite is asked for: many rounds instead of a few.
+fn is_long() -> bool {
+    std::env::var_os("OPENWORKFLOW_TEST_LONG").is_some_and(|value| !value.is_empty())
+}
