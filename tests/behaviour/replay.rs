@@ -684,3 +684,63 @@ async fn a_failure_stays_told_when_the_policy_has_changed() {
     })
     .await;
 }
+
+/// The recipe of `docs/changing-workflows.md`.
+#[tokio::test]
+async fn a_changed_workflow_is_deployed_as_a_version_beside_the_old_one() {
+    static V1: WorkflowSpec<String, String> = WorkflowSpec::new("order");
+    static V2: WorkflowSpec<String, String> = WorkflowSpec::new("order").version("2");
+    let v1 = || {
+        V1.implement(|wf, order| async move {
+            wf.sleep("cool-down", 7 * DAY).await?;
+            wf.run("ship", || async { Ok(format!("{order} shipped")) })
+                .await
+        })
+    };
+    let v2 = || {
+        V2.implement(|wf, order| async move {
+            wf.run("pack", || async { Ok(()) }).await?;
+            wf.sleep("cool-down", DAY).await?;
+            wf.run("ship", || async {
+                Ok(format!("{order} packed and shipped"))
+            })
+            .await
+        })
+    };
+    let mut harness = Harness::new(|worker| worker.workflow(v1())).await;
+    let old = harness.start(&V1, "old".to_owned()).await;
+    harness.parked(old.id(), 1).await;
+
+    // 1. Workers that have both. 2. Clients that start the new one.
+    harness.stop().await;
+    let log = Log::new();
+    harness.start_worker(|worker| {
+        let worker = worker.workflow(v1()).workflow(v2()).strict_replay(true);
+        worker.interceptor(Departures(log.clone()))
+    });
+    let new = harness.start(&V2, "new".to_owned()).await;
+    harness.parked(new.id(), 1).await;
+    harness.advance(DAY).await;
+    assert_eq!(harness.output(&new).await, "new packed and shipped");
+    harness.advance(7 * DAY).await;
+    assert_eq!(harness.output(&old).await, "old shipped");
+    assert_eq!(log.lines(), [""; 0]);
+
+    // 3. Nothing of the old version is left. 4. Workers without it.
+    let left = harness.client.list_runs().status("running").await.unwrap();
+    assert!(left.items.iter().all(|run| run.version.is_some()));
+    harness.stop().await;
+    harness.start_worker(|worker| worker.workflow(v2()));
+    let new = harness.start(&V2, "newer".to_owned()).await;
+    harness.parked(new.id(), 1).await;
+    harness.advance(DAY).await;
+    assert_eq!(harness.output(&new).await, "newer packed and shipped");
+
+    // Taken out too early, a run waits, and goes on when its code is there again.
+    let early = harness.start(&V1, "early".to_owned()).await;
+    harness.stop().await;
+    harness.start_worker(|worker| worker.workflow(v1()).workflow(v2()));
+    harness.parked(early.id(), 1).await;
+    harness.advance(7 * DAY).await;
+    assert_eq!(harness.output(&early).await, "early shipped");
+}

@@ -97,6 +97,11 @@ pub use workflow_otel as otel;
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+/// The examples of the page about changing workflows, compiled.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../../../docs/changing-workflows.md")]
+struct ChangingPage;
+
 /// The example of the page about PostgreSQL, compiled.
 #[cfg(all(doctest, feature = "postgres"))]
 #[doc = include_str!("../../../docs/postgres.md")]
