@@ -13,7 +13,7 @@ use futures::stream::{self, FuturesUnordered};
 use openworkflow::{
     Error, ErrorKind, Event, Interceptor, JoinSet, Result, WorkflowContext, WorkflowSpec, race,
 };
-use openworkflow_tests::{Database, Log, wait_until};
+use openworkflow_tests::{Database, Log, logged, wait_until};
 use serde_json::json;
 
 use super::{DAY, HOUR, Harness, SECOND};
@@ -439,6 +439,7 @@ async fn steps_in_another_order_are_told_and_stop_a_strict_worker() {
         worker.interceptor(Departures(log.clone()))
     })
     .await;
+    let (logged, _collecting) = logged::collect();
     let lenient = harness.start(&W, String::new()).await;
     let strict = harness.start(&W, String::new()).await;
     for run in [&lenient, &strict] {
@@ -453,6 +454,20 @@ async fn steps_in_another_order_are_told_and_stop_a_strict_worker() {
     );
     assert_eq!(harness.output(&strict).await, "twoone");
     assert_eq!(log.lines(), ["departed: two for one"; 2]);
+    let warned = logged.lines().into_iter();
+    let warned: Vec<_> = warned.filter(|line| line.contains("departs")).collect();
+    assert_eq!(warned.len(), 2);
+    for part in [
+        "WARN",
+        lenient.id(),
+        "recorded_step=\"one\"",
+        "asked_step=\"two\"",
+    ] {
+        assert!(
+            warned.iter().any(|line| line.contains(part)),
+            "{part} in {warned:?}"
+        );
+    }
 
     harness.stop().await;
     CODE.store(0, Ordering::SeqCst);
@@ -513,7 +528,8 @@ async fn a_step_that_is_no_longer_asked_for_is_told() {
 }
 
 #[tokio::test]
-async fn a_step_in_a_task_of_its_own_is_noticed_and_works() {
+async fn a_step_in_a_task_of_its_own_works_and_is_warned_of_once() {
+    let (logged, _collecting) = logged::collect();
     let (harness, log) = harness(|wf, _, log| async move {
         let task = tokio::spawn({
             let wf = wf.clone();
@@ -532,6 +548,17 @@ async fn a_step_in_a_task_of_its_own_is_noticed_and_works() {
         assert_eq!(harness.output(&run).await, "7");
     }
     assert_eq!(log.lines(), ["7"; 2]);
+    let warned = logged.lines();
+    let warned = warned.iter().filter(|line| {
+        line.contains("WARN") && line.contains("outside of the workflow's own task")
+    });
+    let warned: Vec<_> = warned.collect();
+    assert_eq!(
+        warned.len(),
+        1,
+        "once for two runs of the workflow: {warned:?}"
+    );
+    assert!(warned[0].contains("elsewhere"), "it names the step");
 }
 
 #[tokio::test]

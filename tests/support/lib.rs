@@ -32,6 +32,7 @@ pub mod faults;
 pub mod fleet;
 mod harness;
 pub mod killable;
+pub mod logged;
 pub mod npm;
 mod postgres;
 #[path = "../../crates/openworkflow/tests/support/postgres.rs"]
