@@ -289,3 +289,88 @@ pub(crate) async fn step_beside_an_error<S: Backend + Clone>(store: S) {
         "#,
     );
 }
+
+/// Is written as what it cannot be read from.
+#[derive(Debug)]
+struct Fickle;
+
+impl serde::Serialize for Fickle {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str("fickle")
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Fickle {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> std::result::Result<Self, D::Error> {
+        u32::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+pub(crate) async fn results_that_cannot_be_read_back<S: Backend + Clone>(store: S) {
+    static CHILD: WorkflowSpec<(), String> = WorkflowSpec::new("child");
+    // What the parent takes the same child for.
+    static TAKEN: WorkflowSpec<(), u32> = WorkflowSpec::new("child");
+    let traced = Traced::new(&store, |worker| {
+        let child = CHILD.implement(|_, ()| async { Ok("three".to_owned()) });
+        worker
+            .workflow(child)
+            .workflow(W.implement(|wf, ()| async move {
+                let error = wf.run("fickle", || async { Ok(Fickle) }).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::InvalidPayload);
+                wf.run_workflow(&TAKEN, &()).await.map(|_| ())
+            }))
+    });
+    traced.run(traced.client.start(&W, &())).await;
+    let spans = traced.spans().await;
+    let tree = tree(&spans).replacing(std::any::type_name::<Fickle>(), "Fickle");
+    tree.assert_eq(
+        r#"
+        caller [internal] unset
+        └── workflow.start w [producer] ok
+            ├── workflow.execute w [consumer] ok {workflow.outcome=parked, workflow_run.attempt=1}
+            │   ├── step.run fickle [internal] error("the result of step \"fickle\" does not fit the type Fickle: expected u32 at line 1 column 8; mend the type or who wrote the value") {error.type=invalid_payload, step.outcome=failed, step_attempt.prior_failures=0, workflow_run.attempt=1}
+            │   │     * exception {exception.message="the result of step \"fickle\" does not fit the type Fickle: expected u32 at line 1 column 8; mend the type or who wrote the value", exception.type=InvalidPayloadError}
+            │   └── step.run_workflow child [producer] ok {step.outcome=parked, step_attempt.prior_failures=0, workflow_run.attempt=1}
+            │       └── workflow.execute child [consumer] ok {workflow.outcome=completed, workflow_run.attempt=1}
+            └── workflow.execute w [consumer] error("the output of child workflow \"child\" does not fit the type u32: expected u32 at line 1 column 7; mend the type or who wrote the value") {error.type=invalid_payload, workflow.outcome=failed, workflow_run.attempt=2}
+                └── step.run_workflow child [internal] error("the output of child workflow \"child\" does not fit the type u32: expected u32 at line 1 column 7; mend the type or who wrote the value") {error.type=invalid_payload, step.outcome=failed, step_attempt.prior_failures=0, workflow_run.attempt=2}
+                      * exception {exception.message="the output of child workflow \"child\" does not fit the type u32: expected u32 at line 1 column 7; mend the type or who wrote the value", exception.type=InvalidPayloadError}
+        "#,
+    );
+}
+
+pub(crate) async fn a_step_of_another_kind<S: Backend + Clone>(store: S) {
+    let traced = Traced::new(&store, |worker| {
+        worker.workflow(W.implement(|wf, ()| async move {
+            if wf.attempt() == 1 {
+                wf.run("step", || async { Ok(()) }).await?;
+                return wf.sleep("nap", "1ms").await;
+            }
+            wf.sleep("step", "1ms").await
+        }))
+    });
+    let run = traced.start(traced.client.start(&W, &())).await;
+    until("the second execution has failed", || async {
+        let run = run.describe().await.ok()?;
+        (run.attempts == 2 && run.error.is_some()).then_some(())
+    })
+    .await;
+    let spans = traced.spans().await;
+    tree(&spans).replacing(run.id(), "RUN").assert_eq(
+        r#"
+        caller [internal] unset
+        └── workflow.start w [producer] ok
+            ├── workflow.execute w [consumer] ok {workflow.outcome=parked, workflow_run.attempt=1}
+            │   ├── step.run step [internal] ok {step.outcome=completed, step_attempt.prior_failures=0, workflow_run.attempt=1}
+            │   └── step.sleep nap [internal] ok {step.outcome=parked, step_attempt.prior_failures=0, workflow_run.attempt=1}
+            └── workflow.execute w [consumer] error("step \"step\" of run RUN is recorded as \"function\" and the workflow's code asks for \"sleep\": the code has changed while the run was under way. Deploy the old code, and give the new code a version of its own (docs/changing-workflows.md); the run goes on by itself") {error.type=non_determinism, workflow.outcome=retrying, workflow_run.attempt=2}
+                  * workflow.non_determinism
+                  * exception {exception.message="step \"step\" of run RUN is recorded as \"function\" and the workflow's code asks for \"sleep\": the code has changed while the run was under way. Deploy the old code, and give the new code a version of its own (docs/changing-workflows.md); the run goes on by itself", exception.type=NonDeterminismError}
+        "#,
+    );
+}

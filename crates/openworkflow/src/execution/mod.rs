@@ -219,6 +219,8 @@ impl ExecutionState {
         };
         let turn = recorded.place.map(|number| Turn::new(self, number));
         if recorded.kind != kind {
+            let departed = Event::non_determinism(&self.execution, Some(&name), Some(&name));
+            self.chain.event(&departed);
             self.stop(self.other_kind(&name, &recorded.kind, &kind))
                 .await;
         }
@@ -330,6 +332,12 @@ impl ExecutionState {
     /// Puts the run back until somebody mends its code or its rows: never resolves. User code cannot
     /// catch it, and observes nothing more in this execution.
     pub(crate) async fn stop(&self, error: Error) -> ! {
+        tracing::error!(
+            workflow = &*self.execution.run.workflow_name,
+            run_id = &*self.owner.run_id,
+            %error,
+            "the run stops, and is tried again until its code or its rows are mended"
+        );
         if let Some(step_name) = error.step_name() {
             self.tell_failure(step_name, &error);
         }
