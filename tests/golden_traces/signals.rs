@@ -127,7 +127,10 @@ pub(crate) async fn signal_sent_by_a_step<S: Backend + Clone>(store: S) {
         worker
             .workflow(receiver("1h"))
             .workflow(SENDER.implement(|wf, ()| async move {
-                Ok(wf.send_signal("go", &1).name("fire").await?.len())
+                let received = wf.send_signal("go", &1).name("fire").await?.len();
+                // Under the signal's name, which is in no span's.
+                wf.send_signal("go:again", &2).await?;
+                Ok(received)
             }))
     });
     let receiver = traced.stranger.start(&RECEIVER, &()).await.unwrap();
@@ -143,7 +146,8 @@ pub(crate) async fn signal_sent_by_a_step<S: Backend + Clone>(store: S) {
         caller [internal] unset
         └── workflow.start sender [producer] ok
             └── workflow.execute sender [consumer] ok {workflow.outcome=completed, workflow_run.attempt=1}
-                └── step.send_signal fire [producer] ok {signal.recipient_count=1, step.outcome=completed, step_attempt.prior_failures=0, workflow_run.attempt=1}
+                ├── step.send_signal fire [producer] ok {signal.recipient_count=1, step.outcome=completed, step_attempt.prior_failures=0, workflow_run.attempt=1}
+                └── step.send_signal [producer] ok {signal.recipient_count=0, step.outcome=completed, step_attempt.prior_failures=0, workflow_run.attempt=1}
         workflow.execute receiver [consumer] ok {workflow.outcome=completed, workflow_run.attempt=2}
         └── step.wait_for_signal [internal] ok {step.outcome=completed, step_attempt.prior_failures=0, workflow_run.attempt=2}
         ",
@@ -161,5 +165,5 @@ pub(crate) async fn signal_sent_by_a_client<S: Backend + Clone>(store: S) {
             .is_empty()
     );
     let spans = traced.spans().await;
-    tree(&spans).assert_eq("signal.send go [producer] ok {signal.recipient_count=0}");
+    tree(&spans).assert_eq("signal.send [producer] ok {signal.recipient_count=0}");
 }

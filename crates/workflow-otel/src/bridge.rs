@@ -122,7 +122,7 @@ fn fields(cx: &Context) -> String {
         let run = &scope.execution.run;
         add(attribute::WORKFLOW_RUN_ID, &run.id);
         add(attribute::WORKFLOW_NAME, &run.workflow_name);
-        if let Some(StepScope(name)) = cx.get() {
+        if let Some(StepScope(Some(name))) = cx.get() {
             add(attribute::STEP_NAME, name);
         }
     }

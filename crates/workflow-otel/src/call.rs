@@ -8,6 +8,7 @@ use workflow_core::{
     CancelRun, CreateRun, ExecuteRun, Execution, RunInfo, SendSignal, StepCall, StepKind, StepPhase,
 };
 
+use crate::config::SignalNames;
 use crate::names::{attribute, operation};
 use crate::time::rfc3339;
 
@@ -88,14 +89,16 @@ pub(crate) fn execution_attributes(execution: &Execution) -> Vec<KeyValue> {
     all
 }
 
-pub(crate) fn signal_attributes(call: &SendSignal) -> Vec<KeyValue> {
+pub(crate) fn signal_attributes(call: &SendSignal, names: SignalNames) -> Vec<KeyValue> {
     let mut all = Vec::with_capacity(2 + ROOM_FOR_THE_END);
     all.push(namespace(&call.namespace_id));
-    all.push(KeyValue::new(
-        attribute::SIGNAL_NAME,
-        Arc::clone(&call.signal),
-    ));
+    all.extend(signal(&call.signal, names));
     all
+}
+
+fn signal(name: &Arc<str>, names: SignalNames) -> Option<KeyValue> {
+    let shown = names == SignalNames::Shown;
+    shown.then(|| KeyValue::new(attribute::SIGNAL_NAME, Arc::clone(name)))
 }
 
 fn namespace(id: &Arc<str>) -> KeyValue {
@@ -107,13 +110,25 @@ pub(crate) fn step_name(call: &StepCall) -> String {
         StepKind::Run => name(operation::STEP_RUN, &call.name),
         StepKind::Sleep { .. } => name(operation::STEP_SLEEP, &call.name),
         StepKind::RunWorkflow { .. } => name(operation::STEP_RUN_WORKFLOW, &call.name),
-        StepKind::SendSignal { .. } => name(operation::STEP_SEND_SIGNAL, &call.name),
-        StepKind::WaitForSignal { .. } if call.named => {
-            name(operation::STEP_WAIT_FOR_SIGNAL, &call.name)
-        }
-        StepKind::WaitForSignal { .. } => operation::STEP_WAIT_FOR_SIGNAL.to_owned(),
+        // Where the author chose no name it is the signal's, which often holds an id.
+        StepKind::SendSignal { .. } => name(operation::STEP_SEND_SIGNAL, chosen_name(call)),
+        StepKind::WaitForSignal { .. } => name(operation::STEP_WAIT_FOR_SIGNAL, chosen_name(call)),
         other => format!("step.{} {}", other.as_str(), call.name),
     }
+}
+
+fn chosen_name(call: &StepCall) -> &str {
+    if call.named { &call.name } else { "" }
+}
+
+/// The step's name, unless that is a signal's which is not to be shown.
+pub(crate) fn shown_name(call: &StepCall, names: SignalNames) -> Option<&Arc<str>> {
+    let of_signal = !call.named
+        && matches!(
+            call.kind,
+            StepKind::WaitForSignal { .. } | StepKind::SendSignal { .. }
+        );
+    (names == SignalNames::Shown || !of_signal).then_some(&call.name)
 }
 
 pub(crate) fn step_span_kind(call: &StepCall) -> SpanKind {
@@ -139,10 +154,16 @@ pub(crate) fn child(run_id: &Arc<str>) -> KeyValue {
 }
 
 /// The attributes of a step, after those of its `execution`.
-pub(crate) fn step_attributes(call: &StepCall, execution: &[KeyValue]) -> Vec<KeyValue> {
+pub(crate) fn step_attributes(
+    call: &StepCall,
+    execution: &[KeyValue],
+    names: SignalNames,
+) -> Vec<KeyValue> {
     let mut all = Vec::with_capacity(execution.len() + 7 + ROOM_FOR_THE_END);
     all.extend_from_slice(execution);
-    all.push(KeyValue::new(attribute::STEP_NAME, Arc::clone(&call.name)));
+    if let Some(name) = shown_name(call, names) {
+        all.push(KeyValue::new(attribute::STEP_NAME, Arc::clone(name)));
+    }
     all.push(KeyValue::new(attribute::STEP_KIND, call.kind.as_str()));
     all.push(KeyValue::new(
         attribute::STEP_ATTEMPT_ID,
@@ -174,14 +195,17 @@ pub(crate) fn step_attributes(call: &StepCall, execution: &[KeyValue]) -> Vec<Ke
             ));
         }
         StepKind::WaitForSignal {
-            signal, timeout_at, ..
-        } => all.extend([
-            KeyValue::new(attribute::SIGNAL_NAME, Arc::clone(signal)),
-            KeyValue::new(attribute::STEP_TIMEOUT_AT, rfc3339(*timeout_at)),
-        ]),
-        StepKind::SendSignal { signal, .. } => {
-            all.push(KeyValue::new(attribute::SIGNAL_NAME, Arc::clone(signal)));
+            signal: name,
+            timeout_at,
+            ..
+        } => {
+            all.extend(signal(name, names));
+            all.push(KeyValue::new(
+                attribute::STEP_TIMEOUT_AT,
+                rfc3339(*timeout_at),
+            ));
         }
+        StepKind::SendSignal { signal: name, .. } => all.extend(signal(name, names)),
         _ => {}
     }
     all

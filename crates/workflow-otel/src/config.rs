@@ -64,6 +64,19 @@ pub enum ErrorDetail {
     TypeOnly,
 }
 
+/// Whether the names of signals are on spans. They often hold an id or an address, so that a wait is
+/// for the signal of one customer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SignalNames {
+    /// As attributes: `signal.name`, and `step.name` where a step is named after its signal. Never in
+    /// the name of a span.
+    #[default]
+    Shown,
+    /// Nowhere. The messages of errors may quote them: see [`ErrorDetail`].
+    LeftOut,
+}
+
 pub(crate) type ExtraAttributes = dyn Fn(SpanCall<'_>) -> Vec<KeyValue> + Send + Sync;
 
 #[derive(Clone)]
@@ -73,6 +86,7 @@ pub(crate) struct Config {
     pub(crate) mode: TraceMode,
     pub(crate) success: SuccessStatus,
     pub(crate) errors: ErrorDetail,
+    pub(crate) signal_names: SignalNames,
     pub(crate) baggage: BaggagePolicy,
     pub(crate) attributes: Option<Arc<ExtraAttributes>>,
     spans: SpanSelection,
@@ -94,6 +108,7 @@ impl fmt::Debug for Config {
             .field("mode", &self.mode)
             .field("success", &self.success)
             .field("errors", &self.errors)
+            .field("signal_names", &self.signal_names)
             .field("baggage", &self.baggage)
             .field("spans", &self.spans)
             .field("spans_of", &self.spans_of)
@@ -127,6 +142,7 @@ impl OtelInterceptorBuilder {
                 mode: TraceMode::default(),
                 success: SuccessStatus::default(),
                 errors: ErrorDetail::default(),
+                signal_names: SignalNames::default(),
                 baggage: BaggagePolicy::default(),
                 attributes: None,
                 spans: SpanSelection::default(),
@@ -172,6 +188,19 @@ impl OtelInterceptorBuilder {
     /// How much of an error goes onto a span. Otherwise all of it.
     pub fn error_detail(mut self, detail: ErrorDetail) -> Self {
         self.config.errors = detail;
+        self
+    }
+
+    /// Whether the names of signals are on spans. Otherwise as attributes.
+    ///
+    /// ```
+    /// use workflow_otel::{OtelInterceptor, SignalNames};
+    ///
+    /// // For signals like `confirmed:ada@example.com`.
+    /// let otel = OtelInterceptor::builder().signal_names(SignalNames::LeftOut).build();
+    /// ```
+    pub fn signal_names(mut self, names: SignalNames) -> Self {
+        self.config.signal_names = names;
         self
     }
 

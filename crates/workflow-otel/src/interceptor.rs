@@ -14,7 +14,7 @@ use workflow_core::{
 };
 
 use crate::call::{self, SpanCall};
-use crate::config::{Config, OtelInterceptorBuilder, SpanSelection, TraceMode};
+use crate::config::{Config, OtelInterceptorBuilder, SignalNames, SpanSelection, TraceMode};
 use crate::losses::{LossCounters, Losses};
 use crate::names::{attribute, event, operation};
 use crate::outcome;
@@ -317,7 +317,8 @@ impl Inner {
         // A step is recorded where its execution is. Under one that is not it would be an orphan, so
         // no sampler is asked and nothing is built for it.
         let started = if scope.selection == SpanSelection::All && scope.is_recorded(&parent) {
-            let attributes = call::step_attributes(call, &scope.attributes);
+            let names = self.config.signal_names;
+            let attributes = call::step_attributes(call, &scope.attributes, names);
             let attributes = self.with_extra(attributes, SpanCall::Step(call));
             let span = SpanBuilder::from_name(call::step_name(call))
                 .with_kind(call::step_span_kind(call))
@@ -332,7 +333,8 @@ impl Inner {
         let recording = started.as_ref().is_some_and(|started| started.recording);
         let mut cx = started.map_or(parent, |started| started.cx);
         if StepScope::wanted() {
-            cx = cx.with_value(StepScope(Arc::clone(&call.name)));
+            let name = call::shown_name(call, self.config.signal_names);
+            cx = cx.with_value(StepScope(name.map(Arc::clone)));
         }
         let waits = !matches!(call.kind, StepKind::Run | StepKind::SendSignal { .. });
         let child = call::uncertain_child(call).map(|asked| Child {
@@ -376,7 +378,9 @@ impl Inner {
             (attribute::STEP_NAME, asked),
             (attribute::STEP_RECORDED_NAME, recorded),
         ];
-        let attributes = attributes.into_iter();
+        // Whose names these are is not told: a signal's may be among them.
+        let shown = self.config.signal_names == SignalNames::Shown;
+        let attributes = attributes.into_iter().filter(|_| shown);
         let attributes =
             attributes.filter_map(|(key, name)| Some(KeyValue::new(key, name?.to_owned())));
         let attributes = attributes.collect();
@@ -404,11 +408,10 @@ impl Inner {
     }
 
     fn send_signal(&self, call: &SendSignal) -> Option<OpenSpan<'_>> {
-        let span = SpanBuilder::from_name(call::name(operation::SIGNAL_SEND, &call.signal))
-            .with_kind(SpanKind::Producer);
+        let span = SpanBuilder::from_name(operation::SIGNAL_SEND).with_kind(SpanKind::Producer);
         self.client_span(
             span,
-            call::signal_attributes(call),
+            call::signal_attributes(call, self.config.signal_names),
             SpanCall::SendSignal(call),
             &usable_parent(Context::current()),
         )

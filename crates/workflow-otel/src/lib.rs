@@ -54,7 +54,9 @@ pub use baggage::BaggagePolicy;
 #[cfg(feature = "tracing")]
 pub use bridge::{JsonRunFields, tracing_layer};
 pub use call::SpanCall;
-pub use config::{ErrorDetail, OtelInterceptorBuilder, SpanSelection, SuccessStatus, TraceMode};
+pub use config::{
+    ErrorDetail, OtelInterceptorBuilder, SignalNames, SpanSelection, SuccessStatus, TraceMode,
+};
 pub use interceptor::OtelInterceptor;
 pub use losses::Losses;
 pub use names::{attribute, event, operation};

@@ -1,7 +1,7 @@
 //! The names of spans and attributes, as constants: for queries, alerts, samplers and tests.
 
 /// The operations that begin the names of spans. A span's name is the operation, a space, and the
-/// name of the workflow, step or signal.
+/// name of the workflow or step. The name of a signal is in none: it often holds an id.
 ///
 /// ```
 /// let name = format!("{} {}", workflow_otel::operation::WORKFLOW_EXECUTE, "process-order");
@@ -14,7 +14,7 @@ pub mod operation {
     pub const WORKFLOW_EXECUTE: &str = "workflow.execute";
     /// A client cancels a run. INTERNAL.
     pub const WORKFLOW_CANCEL: &str = "workflow.cancel";
-    /// A client sends a signal. PRODUCER.
+    /// A client sends a signal. PRODUCER. Stands alone.
     pub const SIGNAL_SEND: &str = "signal.send";
     /// A step's function runs. INTERNAL.
     pub const STEP_RUN: &str = "step.run";
@@ -25,7 +25,8 @@ pub mod operation {
     /// A wait for a signal is set up, or its end observed. INTERNAL. Followed by the step's name
     /// only where the workflow's author chose one.
     pub const STEP_WAIT_FOR_SIGNAL: &str = "step.wait_for_signal";
-    /// A workflow sends a signal. PRODUCER.
+    /// A workflow sends a signal. PRODUCER. Followed by the step's name only where the workflow's
+    /// author chose one.
     pub const STEP_SEND_SIGNAL: &str = "step.send_signal";
 }
 
@@ -67,7 +68,8 @@ pub mod attribute {
     pub const WORKFLOW_RUN_REPLAY: &str = "workflow_run.replay";
     /// The worker that executes. String.
     pub const WORKER_ID: &str = "worker.id";
-    /// The step's name. String.
+    /// The step's name. String. Where the author chose none for a step about a signal, it is the
+    /// signal's, and left out with that.
     pub const STEP_NAME: &str = "step.name";
     /// The step that history has where the code asked for another, on an event
     /// [`NON_DETERMINISM`](super::event::NON_DETERMINISM). String.
@@ -89,7 +91,7 @@ pub mod attribute {
     pub const CHILD_WORKFLOW_NAME: &str = "child_workflow.name";
     /// The child's run. String.
     pub const CHILD_WORKFLOW_RUN_ID: &str = "child_workflow_run.id";
-    /// The signal's name. String.
+    /// The signal's name. String. Can be [left out](crate::SignalNames).
     pub const SIGNAL_NAME: &str = "signal.name";
     /// How many runs received the signal. Integer.
     pub const SIGNAL_RECIPIENT_COUNT: &str = "signal.recipient_count";

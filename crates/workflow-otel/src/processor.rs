@@ -61,7 +61,7 @@ impl SpanProcessor for RunAttributesProcessor {
             attribute::WORKFLOW_NAME,
             Arc::clone(&run.workflow_name),
         ));
-        if let Some(StepScope(name)) = parent.get() {
+        if let Some(StepScope(Some(name))) = parent.get() {
             span.set_attribute(KeyValue::new(attribute::STEP_NAME, Arc::clone(name)));
         }
     }

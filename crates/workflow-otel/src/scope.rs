@@ -67,9 +67,9 @@ impl RunScope {
 
 struct InRun(Arc<RunScope>);
 
-/// The step that a context belongs to. Costs three allocations a step, so it is only there once
+/// The step that a context belongs to, by the name that may be shown of it. Costs three allocations a step, so it is only there once
 /// something that reads it was made.
-pub(crate) struct StepScope(pub(crate) Arc<str>);
+pub(crate) struct StepScope(pub(crate) Option<Arc<str>>);
 
 static STEP_SCOPES: AtomicBool = AtomicBool::new(false);
 

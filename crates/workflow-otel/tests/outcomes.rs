@@ -360,6 +360,18 @@ fn sleeps_and_signals_sent() {
         },
         "step.send_signal tell [producer] ok {signal.recipient_count=2, step.outcome=completed}",
     );
+    of_step(
+        |e| {
+            let mut call = step(e, "go", StepKind::send_signal("go".into(), Payload::NULL));
+            call.named = false;
+            call
+        },
+        || {
+            let run_ids = Vec::new();
+            Ok(StepOutcome::SignalSent { run_ids })
+        },
+        "step.send_signal [producer] ok {signal.recipient_count=0, step.outcome=completed}",
+    );
 }
 
 #[test]
@@ -544,8 +556,8 @@ fn clients_signals_and_cancellations() {
     spans.assert_sound();
     spans.tree().kinds().statuses().attributes_but::<&str>([]).assert_eq(
         r#"
-        signal.send go [producer] ok {signal.name=go, signal.recipient_count=1, workflow_run.namespace_id=default}
-        signal.send go [producer] error("gone") {error.type=backend, signal.name=go, workflow_run.namespace_id=default}
+        signal.send [producer] ok {signal.name=go, signal.recipient_count=1, workflow_run.namespace_id=default}
+        signal.send [producer] error("gone") {error.type=backend, signal.name=go, workflow_run.namespace_id=default}
         workflow.cancel order [internal] ok {workflow.name=order, workflow_run.id=run-A, workflow_run.namespace_id=default}
         workflow.cancel order [internal] error("gone") {error.type=backend, workflow.name=order, workflow_run.id=run-A, workflow_run.namespace_id=default}
         "#,

@@ -11,10 +11,11 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use support::*;
 use tracing::instrument::WithSubscriber;
 use tracing_subscriber::prelude::*;
-use workflow_core::{Execution, StepKind};
+use workflow_core::{Event, Execution, Payload, SendSignal, SentSignal, StepKind, StepOutcome};
 use workflow_otel::testing::SpanCollector;
 use workflow_otel::{
-    JsonRunFields, OtelInterceptor, RunAttributesProcessor, SpanSelection, attribute, tracing_layer,
+    JsonRunFields, OtelInterceptor, RunAttributesProcessor, SignalNames, SpanSelection, attribute,
+    tracing_layer,
 };
 
 #[tokio::test]
@@ -113,8 +114,12 @@ impl Write for Buffer {
     }
 }
 
-/// Logs outside a run, in one between steps and in a step; the lines.
-async fn logged(provider: &SdkTracerProvider, json: bool) -> Vec<String> {
+/// The lines that are logged while `work` runs.
+async fn lines_of(
+    provider: &SdkTracerProvider,
+    json: bool,
+    work: impl Future<Output = ()>,
+) -> Vec<String> {
     let buffer = Buffer::default();
     let writer = buffer.clone();
     let logs = tracing_subscriber::fmt::layer().with_ansi(false);
@@ -127,9 +132,16 @@ async fn logged(provider: &SdkTracerProvider, json: bool) -> Vec<String> {
     let subscriber = tracing_subscriber::registry()
         .with(tracing_layer(provider))
         .with(logs);
+    work.with_subscriber(subscriber).await;
+    let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Logs outside a run, in one between steps and in a step; the lines.
+async fn logged(provider: &SdkTracerProvider, json: bool) -> Vec<String> {
     let otel = OtelInterceptor::builder().tracer_provider(provider).build();
     let engine = &Engine::new(otel);
-    async {
+    let work = async {
         tracing::info!("outside");
         let order = engine.create(run("order", "run \"A\""), None).await;
         let workflow = |e: Arc<Execution>| async move {
@@ -142,11 +154,8 @@ async fn logged(provider: &SdkTracerProvider, json: bool) -> Vec<String> {
             Ok(completed())
         };
         engine.execute(&order, 1, workflow).await.unwrap();
-    }
-    .with_subscriber(subscriber)
-    .await;
-    let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
-    text.lines().map(str::to_owned).collect()
+    };
+    lines_of(provider, json, work).await
 }
 
 #[tokio::test]
@@ -208,4 +217,95 @@ async fn other_log_lines_stay_as_they_are() {
     let lines = logged(&SpanCollector::new().provider(), false).await;
     assert!(lines[0].ends_with("INFO stamping: outside"), "{}", lines[0]);
     assert!(lines[1].ends_with("INFO stamping: between"), "{}", lines[1]);
+}
+
+/// What is seen of a signal for one customer, and of steps about it that have names or have none.
+async fn of_signals(names: SignalNames) -> (SpanCollector, Vec<String>) {
+    const SIGNAL: &str = "confirmed:ada@example.com";
+    let spans = SpanCollector::new();
+    let provider = SdkTracerProvider::builder()
+        .with_span_processor(RunAttributesProcessor::new())
+        .with_span_processor(spans.clone())
+        .build();
+    let otel = OtelInterceptor::builder()
+        .tracer_provider(&provider)
+        .signal_names(names);
+    let engine = &Engine::new(otel.build());
+    let tracer = &provider.tracer("app");
+    let workflow = |e: Arc<Execution>| async move {
+        let send = StepKind::send_signal(SIGNAL.into(), Payload::NULL);
+        for name in [SIGNAL, "tell ada"] {
+            let mut call = step(&e, name, send.clone());
+            call.named = name != SIGNAL;
+            call.attempt_id = "attempt-1".into();
+            let body = || async {
+                tracer.in_span("api", |_| {});
+                tracing::info!("sending");
+                let run_ids = Vec::new();
+                Ok(StepOutcome::SignalSent { run_ids })
+            };
+            engine.step(call, body).await?;
+        }
+        let mut wait = signal_step(&e, SIGNAL);
+        wait.attempt_id = "attempt-2".into();
+        engine.step(wait, || async { waiting() }).await?;
+        let departed = Event::non_determinism(&e, Some(SIGNAL), Some("tell ada"));
+        engine.0.event(&departed);
+        Ok(parked())
+    };
+    let work = async {
+        let order = run("order", "run-A");
+        engine.execute(&order, 1, workflow).await.unwrap();
+        let call = SendSignal::new("default".into(), SIGNAL.into(), Payload::NULL);
+        let sent = |_| async { Ok(SentSignal::new(Vec::new())) };
+        engine.0.call(call, sent).await.unwrap();
+    };
+    let lines = lines_of(&provider, true, work).await;
+    spans.assert_sound();
+    (spans, lines)
+}
+
+const NAMES: [&str; 3] = [
+    attribute::SIGNAL_NAME,
+    attribute::STEP_NAME,
+    attribute::STEP_RECORDED_NAME,
+];
+
+#[tokio::test]
+async fn names_of_signals_are_attributes_and_not_names_of_spans() {
+    let (spans, lines) = of_signals(SignalNames::Shown).await;
+    spans.tree().events().attributes(NAMES).assert_eq(
+        r#"
+        workflow.execute order
+        │ * workflow.non_determinism {step.name="confirmed:ada@example.com", step.recorded_name="tell ada"}
+        ├── step.send_signal {signal.name="confirmed:ada@example.com", step.name="confirmed:ada@example.com"}
+        │   └── api {step.name="confirmed:ada@example.com"}
+        ├── step.send_signal tell ada {signal.name="confirmed:ada@example.com", step.name="tell ada"}
+        │   └── api {step.name="tell ada"}
+        └── step.wait_for_signal {signal.name="confirmed:ada@example.com", step.name="confirmed:ada@example.com"}
+        signal.send {signal.name="confirmed:ada@example.com"}
+        "#,
+    );
+    assert!(lines[0].contains(r#""step.name":"confirmed:ada@example.com""#));
+    assert!(lines[1].contains(r#""step.name":"tell ada""#));
+}
+
+#[tokio::test]
+async fn names_of_signals_can_be_left_out() {
+    let (spans, lines) = of_signals(SignalNames::LeftOut).await;
+    assert_eq!(spans.mentions("example.com"), Vec::<String>::new());
+    spans.tree().events().attributes(NAMES).assert_eq(
+        r#"
+        workflow.execute order
+        │ * workflow.non_determinism
+        ├── step.send_signal
+        │   └── api
+        ├── step.send_signal tell ada {step.name="tell ada"}
+        │   └── api {step.name="tell ada"}
+        └── step.wait_for_signal
+        signal.send
+        "#,
+    );
+    assert!(!lines.concat().contains("example.com"), "{lines:?}");
+    assert!(lines[1].contains(r#""step.name":"tell ada""#));
 }
