@@ -772,3 +772,27 @@ async fn a_changed_workflow_is_deployed_as_a_version_beside_the_old_one() {
     harness.advance(7 * DAY).await;
     assert_eq!(harness.output(&early).await, "early shipped");
 }
+
+#[tokio::test]
+async fn a_step_inside_of_a_step_is_no_departure_and_a_wait_there_is_refused() {
+    let (harness, log) = harness(|wf, _, log| async move {
+        let outer = wf
+            .run("outer", || async {
+                let inner = wf.run("inner", || async { Ok(1) }).await?;
+                let bad = || async { Err::<(), _>(Error::new("Bad", "no").non_retryable()) };
+                let error = wf.run("bad", bad).await.expect_err("it failed");
+                let waited = wf.sleep("nap", HOUR).await.expect_err("it is refused");
+                log.add(format!("{} {:?}", error.message(), waited.kind()));
+                Ok(inner + 1)
+            })
+            .await?;
+        wf.sleep("after", HOUR).await?;
+        Ok(outer.to_string())
+    })
+    .await;
+    let run = harness.start(&W, String::new()).await;
+    harness.parked(run.id(), 1).await;
+    harness.advance(HOUR).await;
+    assert_eq!(harness.output(&run).await, "2");
+    assert_eq!(log.lines(), ["no InvalidArgument"], "no departure");
+}

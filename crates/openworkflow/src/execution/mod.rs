@@ -197,6 +197,17 @@ impl ExecutionState {
         if !self.is_polling_code() {
             self.tell_of_tasks(base_name);
         }
+        let waits = !matches!(
+            kind,
+            StepAttemptKind::Function | StepAttemptKind::SignalSend
+        );
+        if waits && work::is_inside_step() {
+            let message = format!(
+                "step {base_name:?} waits inside of another step's function, which would hold the run \
+                 for as long; wait in the workflow itself"
+            );
+            return Err(Error::of_kind(ErrorKind::InvalidArgument, message).non_retryable());
+        }
         let (name, place, recorded) = {
             let mut inner = self.lock();
             let (name, place) = inner.names.resolve(base_name);
@@ -443,8 +454,8 @@ impl ExecutionState {
     ) {
         self.commit(|| {
             let ended = EndedStep::new(attempt.clone(), Ok(output.clone()));
-            let ended = ended.with_config(codec::encode_order(turn.number()));
-            self.backend.end_step(&self.owner, ended)
+            self.backend
+                .end_step(&self.owner, numbered(ended, Some(turn)))
         })
         .await;
     }
@@ -458,11 +469,8 @@ impl ExecutionState {
     ) {
         let error = codec::encode_step_error(error);
         self.commit(|| {
-            let mut ended = EndedStep::new(attempt.clone(), Err(error.clone()));
-            if let Some(turn) = turn {
-                ended = ended.with_config(codec::encode_order(turn.number()));
-            }
-            self.backend.end_step(&self.owner, ended)
+            let ended = EndedStep::new(attempt.clone(), Err(error.clone()));
+            self.backend.end_step(&self.owner, numbered(ended, turn))
         })
         .await;
     }
@@ -526,6 +534,14 @@ impl Drop for Registered<'_> {
         let mut inner = self.state.lock();
         inner.pending.remove(&self.key);
         inner.order.changed();
+    }
+}
+
+/// An end with the number of its result, where that has one.
+fn numbered(ended: EndedStep, turn: Option<&Turn>) -> EndedStep {
+    match turn.and_then(Turn::number) {
+        Some(number) => ended.with_config(codec::encode_order(number)),
+        None => ended,
     }
 }
 

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use super::ExecutionState;
 use super::attention::{Attention, Epoch};
 use super::history::Unasked;
-use super::work::WorkKey;
+use super::work::{WorkKey, is_inside_step};
 
 /// Where the results of an execution stand.
 #[derive(Debug, Default)]
@@ -187,6 +187,9 @@ impl Order {
 pub(crate) struct Turn {
     state: Arc<ExecutionState>,
     number: u32,
+    /// Whether it is a step inside of another's function, which a replay does not come by again once
+    /// that one is done.
+    inside: bool,
 }
 
 impl Turn {
@@ -194,11 +197,13 @@ impl Turn {
         Self {
             state: Arc::clone(state),
             number,
+            inside: is_inside_step(),
         }
     }
 
-    pub(crate) fn number(&self) -> u32 {
-        self.number
+    /// The number to record; none for a step inside of another.
+    pub(crate) fn number(&self) -> Option<u32> {
+        (!self.inside).then_some(self.number)
     }
 
     /// The step settles, as the work `key`.
@@ -215,7 +220,9 @@ impl Turn {
     /// The same for a failure that is told once no step is at work: so that `try_join!` does not drop
     /// the steps beside it halfway.
     pub(crate) fn when_at_rest(self) -> Self {
-        self.ready(true)
+        // The step around it is at work until it is told.
+        let when_at_rest = !self.inside;
+        self.ready(when_at_rest)
     }
 
     fn ready(self, when_at_rest: bool) -> Self {

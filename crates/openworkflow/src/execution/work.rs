@@ -1,5 +1,6 @@
 //! Steps at work, and when a step may begin.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
@@ -92,7 +93,10 @@ impl AtWork {
     pub(crate) async fn during<F: Future>(&self, work: F) -> F::Output {
         let mut work = std::pin::pin!(work);
         std::future::poll_fn(|cx| {
-            let polled = work.as_mut().poll(cx);
+            let polled = {
+                let _inside = Inside::enter();
+                work.as_mut().poll(cx)
+            };
             if polled.is_pending() {
                 let elsewhere = !self.state.is_polling_code();
                 let mut inner = self.state.lock();
@@ -121,6 +125,32 @@ impl Drop for AtWork {
         inner.order.changed();
         drop(inner);
         self.state.rouse();
+    }
+}
+
+thread_local! {
+    /// How many steps are at work in each other on this thread.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Whether this thread polls the work of a step: a step taken there is inside of that one.
+pub(super) fn is_inside_step() -> bool {
+    DEPTH.get() > 0
+}
+
+/// The work of a step is polled while this lives.
+struct Inside;
+
+impl Inside {
+    fn enter() -> Self {
+        DEPTH.set(DEPTH.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
     }
 }
 
