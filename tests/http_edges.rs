@@ -21,6 +21,9 @@ static ASK: WorkflowSpec<String, Vec<HashMap<String, String>>> = WorkflowSpec::n
 
 const INCOMING: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
+/// A discount of 100 %.
+const BAGGAGE: &str = "discount=100%25;of=100%25";
+
 fn trace_headers(text: &str) -> HashMap<String, String> {
     let pairs = text.lines().filter_map(|line| line.split_once(": "));
     pairs
@@ -99,7 +102,7 @@ async fn a_trace_goes_through_a_run_and_on() {
     let answer = reqwest::Client::new()
         .get(format!("http://{address}/ask"))
         .header("traceparent", INCOMING)
-        .header("baggage", "tenant=acme")
+        .header("baggage", BAGGAGE)
         .send()
         .await
         .unwrap();
@@ -123,7 +126,7 @@ async fn a_trace_goes_through_a_run_and_on() {
         let id = step.span_context.span_id();
         let expected = format!("00-0af7651916cd43dd8448eb211c80319c-{id}-01");
         assert_eq!(headers["traceparent"], expected);
-        assert_eq!(headers["baggage"], "tenant=acme");
+        assert_eq!(headers["baggage"], BAGGAGE);
     }
 }
 

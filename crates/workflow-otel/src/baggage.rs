@@ -72,7 +72,10 @@ impl BaggagePolicy {
         let mut kept = Baggage::new();
         let (mut bytes, mut left_out) = (0, 0);
         for (key, (value, metadata)) in entries {
-            let size = escaped(key.as_str()) + escaped(value.as_str()) + metadata.as_str().len();
+            let properties = metadata.as_str();
+            let separators = properties.matches([';', '=']).count();
+            let size = escaped(key.as_str()) + escaped(value.as_str()) + escaped(properties)
+                - 2 * separators;
             // An equals sign, a semicolon, a comma.
             let size = size + 3;
             let allowed = self.allowed.as_ref();

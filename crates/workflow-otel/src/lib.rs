@@ -28,6 +28,7 @@
 //! - `tracing`: for applications whose own spans and logs are made with the `tracing` crate.
 
 mod baggage;
+mod baggage_header;
 #[cfg(feature = "tracing")]
 mod bridge;
 mod call;

@@ -12,6 +12,7 @@ use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use workflow_core::Carrier;
 
 use crate::baggage::BaggagePolicy;
+use crate::baggage_header::{BAGGAGE, mend_read, mend_written};
 use crate::losses::LossCounters;
 
 /// The longest value that is handed to a propagator to be parsed. Twice what W3C allows for baggage,
@@ -45,13 +46,7 @@ impl Propagation {
     #[cfg(feature = "http")]
     pub(crate) fn inject_headers(&self, cx: &Context, headers: &mut http::HeaderMap) {
         let losses = LossCounters::default();
-        let entries = losses.contain(|| {
-            self.with(|propagator| {
-                let mut entries = Entries(Vec::new());
-                propagator.inject_context(cx, &mut entries);
-                entries.0
-            })
-        });
+        let entries = losses.contain(|| self.with(|propagator| write(propagator, cx)));
         let mut headers = opentelemetry_http::HeaderInjector(headers);
         for (key, value) in entries.unwrap_or_default() {
             headers.set(&key, value);
@@ -66,7 +61,7 @@ impl Propagation {
             let _clean = Context::new().attach();
             self.with(|propagator| {
                 let headers = opentelemetry_http::HeaderExtractor(headers);
-                propagator.extract_with_context(&Context::new(), &headers)
+                read(propagator, &headers)
             })
         });
         usable_parent(extracted.unwrap_or_default())
@@ -89,9 +84,7 @@ impl Propagation {
                 } else {
                     propagator.fields().map(str::to_owned).collect()
                 };
-                let mut entries = Entries(Vec::new());
-                propagator.inject_context(&cx, &mut entries);
-                (stale, entries.0)
+                (stale, write(propagator, &cx))
             })
         });
         // Written only when the propagator is through: half of what it wanted to say is misleading.
@@ -119,8 +112,7 @@ impl Propagation {
                     .fields()
                     .filter(|field| !["tracestate", "baggage"].contains(field))
                     .any(|field| carrier.get(field).is_some());
-                let cx = propagator.extract_with_context(&Context::new(), &Values(carrier));
-                (cx, names_trace)
+                (read(propagator, &Values(carrier)), names_trace)
             })
         });
         let (cx, names_trace) = extracted.unwrap_or_default();
@@ -168,6 +160,26 @@ fn w3c() -> &'static TextMapCompositePropagator {
             Box::new(BaggagePropagator::new()),
         ])
     })
+}
+
+/// What `propagator` writes of `cx`.
+fn write(propagator: &dyn TextMapPropagator, cx: &Context) -> Vec<(String, String)> {
+    let mut entries = Entries(Vec::new());
+    propagator.inject_context(cx, &mut entries);
+    let baggage = entries.0.iter_mut().find(|(key, _)| key == BAGGAGE);
+    if let Some((_, header)) = baggage {
+        mend_written(cx.baggage(), header);
+    }
+    entries.0
+}
+
+/// What `propagator` reads out of `values`.
+fn read(propagator: &dyn TextMapPropagator, values: &dyn Extractor) -> Context {
+    let cx = propagator.extract_with_context(&Context::new(), values);
+    match values.get(BAGGAGE) {
+        Some(header) => mend_read(cx, header),
+        None => cx,
+    }
 }
 
 struct Entries(Vec<(String, String)>);
