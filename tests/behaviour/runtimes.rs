@@ -1,5 +1,6 @@
 //! The same on each flavour of tokio's runtime.
 
+use openworkflow::{Result, WorkflowContext, WorkflowSpec};
 use openworkflow_examples::{Order, PROCESS_ORDER, fulfill_shipment, process_order};
 use openworkflow_tests::{Database, wait_until};
 
@@ -44,6 +45,40 @@ fn multi_thread() {
         .enable_all()
         .build();
     runtime.unwrap().block_on(process_an_order());
+}
+
+#[test]
+fn one_store_serves_one_runtime_after_the_other() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    // As a static does that several tests share.
+    let mut harness = runtime().block_on(Harness::idle());
+    for _ in 0..3 {
+        runtime().block_on(async {
+            harness.start_worker(|worker| worker.workflow(SUM.implement(sum)));
+            let mut runs = Vec::new();
+            for n in 0..10 {
+                runs.push(harness.start(&SUM, n).await);
+            }
+            for (n, run) in runs.iter().enumerate() {
+                assert_eq!(harness.output(run).await, n as u32 + 3);
+            }
+        });
+        // The runtime ends under the worker.
+    }
+}
+
+static SUM: WorkflowSpec<u32, u32> = WorkflowSpec::new("sum");
+
+/// Adds one three times, side by side: writes that share a commit.
+async fn sum(wf: WorkflowContext, n: u32) -> Result<u32> {
+    let one = |name| wf.run(name, || async { Ok(1) });
+    let (a, b, c) = futures::try_join!(one("a"), one("b"), one("c"))?;
+    Ok(n + a + b + c)
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The backend on a PostgreSQL server.
 
 mod fault;
+mod homes;
 mod migrate;
 mod news;
 mod options;
@@ -18,26 +19,23 @@ mod writer;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod,
-};
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+use deadpool_postgres::{Object, PoolError};
 use workflow_core::Interruption;
 
 pub use options::PostgresOptions;
 pub use tls::TlsMode;
 
+use self::homes::Source;
 use self::migrate::Tables;
-use self::news::{Announcer, Listener};
+use self::news::{Announcer, Listener, Listening};
 use self::options::Target;
 use self::session::{Sessions, WhenLost};
 use self::statements::Statements;
-use self::writer::Writer;
 use super::{
     Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd,
     History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, Owner, Page, RunCounts,
@@ -51,7 +49,9 @@ const DEFAULT_SCHEMA: &str = "openworkflow";
 /// Runs and steps in a PostgreSQL database (version 13 or newer), for any number of worker
 /// processes, shared with OpenWorkflow for TypeScript where it runs on the same schema.
 ///
-/// A value is a handle: clones share the connections, which are closed with the last one. News
+/// A value is a handle: clones share the connections, which are closed with the last one. It can be used
+/// on any Tokio runtime, also on another than it was opened on, as a static is that several tests share:
+/// each runtime has connections of its own, which end with it. News
 /// travel between processes by LISTEN and NOTIFY; where that is not possible, as behind a pooler in
 /// transaction mode, polling finds the same work a little later.
 ///
@@ -70,16 +70,14 @@ pub(super) struct Inner {
     sessions: Sessions,
     sql: Statements,
     announcer: Announcer,
-    writer: Writer,
     wakeups: Arc<Wakeups>,
     clock: Clock,
     label: String,
     schema: String,
     /// When the runs of a namespace were last searched for passed deadlines.
     swept: Mutex<HashMap<Arc<str>, Instant>>,
-    listener: OnceLock<JoinHandle<()>>,
-    /// Where the work goes on that callers need not, or cannot, wait for.
-    runtime: Handle,
+    /// None behind a pooler in transaction mode.
+    listener: Option<Arc<Listener>>,
 }
 
 impl Postgres {
@@ -106,7 +104,7 @@ impl Postgres {
     /// clones.
     pub fn close(&self) {
         self.0.stop_listening();
-        self.0.sessions.pool().close();
+        self.0.sessions.homes().close();
     }
 
     async fn open(options: PostgresOptions) -> BackendResult<Self> {
@@ -120,31 +118,18 @@ impl Postgres {
                 problem,
                 source: None,
             })?;
-        let manager = Manager::from_config(
-            config.clone(),
-            tls.clone(),
-            ManagerConfig {
-                recycling_method: RecyclingMethod::Fast,
-            },
-        );
-        // Two at first: a pooler between us and the server shows on two connections only.
-        let pool = Pool::builder(manager)
-            .max_size(options.pool_size.max(2))
-            // The connection used last has its statements, plans and caches at hand.
-            .queue_mode(QueueMode::Lifo)
-            .build()
-            .map_err(|error| BackendError::Unavailable {
-                database: label.clone(),
-                problem: error.to_string(),
-                source: None,
-            })?;
-        let sessions = Sessions::new(pool);
+        let sessions = Sessions::new(Source {
+            config: config.clone(),
+            tls: tls.clone(),
+            // Two at first: a pooler between us and the server shows on two connections only.
+            size: AtomicUsize::new(options.pool_size.max(2)),
+        });
         let tables = Tables {
             schema: &options.schema,
             label: &label,
         };
         let pooled = first_contact(&sessions, &tables, &options).await?;
-        sessions.pool().resize(options.pool_size);
+        sessions.homes().resize(options.pool_size);
         if pooled {
             tracing::info!(
                 database = label,
@@ -155,31 +140,28 @@ impl Postgres {
 
         let channel = news::channel(&options.schema);
         let wakeups = Arc::new(Wakeups::new());
-        let inner = Arc::new(Inner {
+        let inner = Arc::new_cyclic(|inner| Inner {
             sessions,
             sql: Statements::new(&options.schema, &channel),
             announcer: Announcer::new(),
-            writer: Writer::default(),
-            wakeups: Arc::clone(&wakeups),
-            clock: options.clock.clone(),
+            listener: (!pooled).then(|| {
+                Arc::new(Listener {
+                    config,
+                    tls,
+                    channel,
+                    clock: options.clock.clone(),
+                    wakeups: Arc::clone(&wakeups),
+                    backend: Weak::clone(inner),
+                    state: Listening::default(),
+                })
+            }),
+            wakeups,
+            clock: options.clock,
             label,
             schema: options.schema,
             swept: Mutex::default(),
-            listener: OnceLock::new(),
-            runtime: Handle::current(),
         });
-        if !pooled {
-            let listener = Listener {
-                config,
-                tls,
-                channel,
-                clock: options.clock,
-                wakeups,
-                backend: Arc::downgrade(&inner),
-            };
-            // Set once, here.
-            let _ = inner.listener.set(listener.start());
-        }
+        inner.listen();
         Ok(Self(inner))
     }
 }
@@ -219,7 +201,7 @@ async fn first_session(
     let began = Instant::now();
     let mut pause = Duration::from_millis(50);
     loop {
-        let error = match sessions.pool().get().await {
+        let error = match sessions.connection().await? {
             Ok(session) => return Ok(session),
             Err(PoolError::Backend(error)) => error,
             Err(error) => return Err(fault::pool(error)),
@@ -234,9 +216,16 @@ async fn first_session(
 }
 
 impl Inner {
+    /// Listens to other processes, where nobody does: the runtime that did may be gone.
+    fn listen(&self) {
+        if let Some(listener) = &self.listener {
+            listener.start();
+        }
+    }
+
     fn stop_listening(&self) {
-        if let Some(listener) = self.listener.get() {
-            listener.abort();
+        if let Some(listener) = &self.listener {
+            listener.stop();
         }
     }
 

@@ -6,11 +6,13 @@
 //! own that waits for no disk. News that get lost are made up for by polling.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinHandle;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 use tokio_postgres::{AsyncMessage, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -154,6 +156,10 @@ impl Message {
 impl Inner {
     /// Tells other processes of news that were committed, soon.
     pub(super) fn tell(self: &Arc<Self>, news: News<'_>) {
+        let Ok(home) = self.sessions.here() else {
+            // It is closed.
+            return;
+        };
         let mut state = self.announcer.lock();
         state.gathered.add(news);
         if state.telling {
@@ -162,8 +168,12 @@ impl Inner {
         state.telling = true;
         let quiet_for = state.last.map_or(INTERVAL, |last| last.elapsed());
         drop(state);
-        let inner = Arc::clone(self);
-        self.runtime.spawn(async move {
+        let telling = Telling {
+            inner: Arc::clone(self),
+            is_over: false,
+        };
+        home.spawn(async move {
+            let inner = Arc::clone(&telling.inner);
             tokio::time::sleep(INTERVAL.saturating_sub(quiet_for)).await;
             while let Some(gathered) = inner.gathered() {
                 let texts = gathered.into_texts();
@@ -174,6 +184,7 @@ impl Inner {
                 }
                 tokio::time::sleep(INTERVAL).await;
             }
+            telling.end();
         });
     }
 
@@ -182,12 +193,33 @@ impl Inner {
         let mut state = self.announcer.lock();
         let mut message = std::mem::take(&mut state.gathered);
         if message.due.is_empty() && message.ended.is_empty() {
+            // At once, since somebody may have news right after.
             state.telling = false;
             return None;
         }
         state.last = Some(Instant::now());
         message.from.clone_from(&self.announcer.name);
         Some(message)
+    }
+}
+
+/// Somebody tells what is gathered. One that is dropped with its runtime leaves it to the next.
+struct Telling {
+    inner: Arc<Inner>,
+    is_over: bool,
+}
+
+impl Telling {
+    fn end(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.inner.announcer.lock().telling = false;
+        }
     }
 }
 
@@ -214,16 +246,47 @@ pub(super) struct Listener {
     pub(super) clock: Clock,
     pub(super) wakeups: Arc<Wakeups>,
     pub(super) backend: Weak<Inner>,
+    pub(super) state: Listening,
+}
+
+/// Whether somebody listens.
+#[derive(Default)]
+pub(super) struct Listening {
+    is_at_it: AtomicBool,
+    is_stopped: AtomicBool,
+    task: Mutex<Option<AbortHandle>>,
+}
+
+/// Somebody listens while this lives: a runtime that ends drops it with its task.
+struct AtIt(Arc<Listener>);
+
+impl Drop for AtIt {
+    fn drop(&mut self) {
+        self.0.state.is_at_it.store(false, Ordering::Release);
+    }
 }
 
 impl Listener {
-    /// Listens until it is aborted, or nobody uses the backend any more.
-    pub(super) fn start(self) -> JoinHandle<()> {
-        tokio::spawn(async move {
+    /// Begins to listen on the caller's runtime, unless it is done. The task ends when it is stopped, or
+    /// nobody uses the backend any more.
+    pub(super) fn start(self: &Arc<Self>) {
+        if self.state.is_at_it.load(Ordering::Relaxed)
+            || self.state.is_stopped.load(Ordering::Acquire)
+            || self.state.is_at_it.swap(true, Ordering::AcqRel)
+        {
+            return;
+        }
+        let at_it = AtIt(Arc::clone(self));
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let task = runtime.spawn(async move {
+            let at_it = at_it;
+            let listener = &at_it.0;
             let mut failures = 0;
-            while self.backend.strong_count() > 0 {
+            while listener.backend.strong_count() > 0 {
                 let mut listened = false;
-                let end = self.listen(&mut listened).await;
+                let end = listener.listen(&mut listened).await;
                 if listened {
                     failures = 0;
                 }
@@ -235,7 +298,23 @@ impl Listener {
                 }
                 tokio::time::sleep(pause).await;
             }
-        })
+        });
+        *self.task() = Some(task.abort_handle());
+    }
+
+    /// Ends for good.
+    pub(super) fn stop(&self) {
+        self.state.is_stopped.store(true, Ordering::Release);
+        if let Some(task) = self.task().take() {
+            task.abort();
+        }
+    }
+
+    fn task(&self) -> MutexGuard<'_, Option<AbortHandle>> {
+        self.state
+            .task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn listen(&self, listened: &mut bool) -> Result<(), Error> {

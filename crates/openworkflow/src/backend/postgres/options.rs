@@ -147,7 +147,8 @@ impl PostgresOptions {
         self
     }
 
-    /// How many connections are kept at most, 10 by default. One more listens for notifications.
+    /// How many connections are kept at most, 10 by default, for each runtime that the backend is used
+    /// on. One more listens for notifications.
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.pool_size = connections.max(1);
         self

@@ -145,6 +145,7 @@ impl Inner {
         namespace_id: &str,
         id: &str,
     ) -> BackendResult<Option<WorkflowRun>> {
+        self.listen();
         let params: [Param<'_>; 2] = [&namespace_id, &id];
         let rows = self
             .sessions
@@ -256,6 +257,7 @@ impl Inner {
         self: &Arc<Self>,
         claim: Claim,
     ) -> BackendResult<Vec<ClaimedRun>> {
+        self.listen();
         if self.is_sweep_due(&claim.namespace_id) {
             self.sweep(&claim.namespace_id).await?;
         }

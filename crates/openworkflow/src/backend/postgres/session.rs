@@ -1,17 +1,19 @@
 //! Statements and transactions on pooled connections, and what is done when one fails.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use deadpool_postgres::{Object, Pool};
+use deadpool_postgres::{Object, PoolError};
 use futures_util::future;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Error, Row, Statement};
 
 use super::fault::{self, Remedy};
+use super::homes::{Home, Homes, Source};
 use crate::backend::{BackendResult, Owner};
 
 /// How often an operation is done again after a deadlock or a serialization failure.
@@ -91,24 +93,34 @@ pub(super) enum WhenLost {
     Report,
 }
 
-/// The pool, and how statements travel.
+/// The connections, and how statements travel.
 pub(super) struct Sessions {
-    pool: Pool,
+    homes: Arc<Homes>,
     /// Whether statements are prepared and kept. Off behind a pooler in transaction mode, where each
     /// transaction may reach another session of the server.
     prepares: AtomicBool,
 }
 
 impl Sessions {
-    pub(super) fn new(pool: Pool) -> Self {
+    pub(super) fn new(source: Source) -> Self {
         Self {
-            pool,
+            homes: Homes::new(source),
             prepares: AtomicBool::new(true),
         }
     }
 
-    pub(super) fn pool(&self) -> &Pool {
-        &self.pool
+    pub(super) fn homes(&self) -> &Homes {
+        &self.homes
+    }
+
+    /// What there is for the runtime that the caller is on.
+    pub(super) fn here(&self) -> BackendResult<Arc<Home>> {
+        self.homes.here()
+    }
+
+    /// A connection.
+    pub(super) async fn connection(&self) -> BackendResult<Result<Object, PoolError>> {
+        Ok(self.here()?.pool().get().await)
     }
 
     pub(super) fn do_without_preparing(&self) {
@@ -131,7 +143,7 @@ impl Sessions {
         let mut repeats = 0;
         let mut reconnected = false;
         loop {
-            let session = self.pool.get().await.map_err(fault::pool)?;
+            let session = self.connection().await?.map_err(fault::pool)?;
             let prepares = self.prepares.load(Ordering::Relaxed);
             let error = match execute(&session, prepares, calls).await {
                 Ok(rows) => return Ok(rows),

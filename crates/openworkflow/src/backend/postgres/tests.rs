@@ -222,6 +222,32 @@ async fn a_lost_listener_comes_back_and_makes_up_for_it() {
     within(work).await;
 }
 
+#[test]
+fn news_are_heard_and_told_on_the_next_runtime() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let mut pair = runtime().block_on(Pair::new());
+    for n in 0..2 {
+        runtime().block_on(async {
+            pair.admin = support::client().await;
+            // Who looks for a run makes the backend listen.
+            assert!(pair.hearer.get_run(NS, "r").await.unwrap().is_none());
+            pair.listening().await;
+            // The first goes with its transaction; what follows is told by a task.
+            for id in [format!("first-{n}"), format!("second-{n}")] {
+                let run = NewRun::new(NS, id.as_str(), "order", Payload::NULL);
+                pair.teller.create_run(run).await.unwrap();
+                let watcher = pair.hearer.wakeups().watch(&id);
+                let ended = watcher.notified();
+                pair.teller.cancel_run(NS, &id).await.unwrap();
+                within(ended).await;
+            }
+        });
+    }
+}
+
 #[tokio::test]
 async fn strangers_on_the_channel_do_no_harm() {
     let pair = Pair::new().await;

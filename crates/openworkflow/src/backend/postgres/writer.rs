@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use workflow_core::{Interruption, Payload};
 
+use super::homes::Home;
 use super::session::{Guard, Json, Param, WhenLost, claim_number};
 use super::{Inner, fault, rows};
 use crate::backend::{BackendError, BackendResult, EndedStep, NewStepAttempt, Owner};
@@ -184,6 +185,7 @@ impl Writer {
 /// A place in flight. A caller that is done, or gone, passes it on to those who wait.
 struct Place {
     inner: Arc<Inner>,
+    home: Arc<Home>,
     held: bool,
     /// Whether a task holds it. A task that is dropped was on a runtime that is no more.
     by_task: bool,
@@ -194,12 +196,12 @@ impl Place {
         if !std::mem::take(&mut self.held) {
             return;
         }
-        let mut state = self.inner.writer.lock();
+        let mut state = self.home.writer.lock();
         if state.queue.is_empty() {
             state.in_flight -= 1;
         } else {
             drop(state);
-            self.inner.write_queued();
+            self.inner.write_queued(&self.home);
         }
     }
 
@@ -219,7 +221,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if self.by_task && std::mem::take(&mut self.held) {
-            self.inner.writer.lock().in_flight -= 1;
+            self.home.writer.lock().in_flight -= 1;
         }
         self.pass_on();
     }
@@ -228,8 +230,9 @@ impl Drop for Place {
 impl Inner {
     /// Writes alone where nothing else is being written, and with others otherwise.
     pub(super) async fn write(self: &Arc<Self>, write: Write) -> BackendResult<()> {
+        let home = self.sessions.here()?;
         let result = {
-            let mut state = self.writer.lock();
+            let mut state = home.writer.lock();
             let idle = state.in_flight == 0 && state.queue.is_empty();
             let free = state.in_flight < IN_FLIGHT;
             if free {
@@ -247,6 +250,7 @@ impl Inner {
             Err(write) => {
                 let mut place = Place {
                     inner: Arc::clone(self),
+                    home,
                     held: true,
                     by_task: false,
                 };
@@ -254,7 +258,7 @@ impl Inner {
             }
             Ok((result, free)) => {
                 if free {
-                    self.write_queued();
+                    self.write_queued(&home);
                 }
                 result.await.unwrap_or(Err(BackendError::Closed))
             }
@@ -263,18 +267,19 @@ impl Inner {
 
     /// Writes what is queued, in a task: the callers may go away, and each waits for others' writes.
     /// The place in flight must have been taken.
-    fn write_queued(self: &Arc<Self>) {
+    fn write_queued(self: &Arc<Self>, home: &Arc<Home>) {
         let mut place = Place {
             inner: Arc::clone(self),
+            home: Arc::clone(home),
             held: true,
             by_task: true,
         };
-        self.runtime.spawn(async move {
-            let inner = Arc::clone(&place.inner);
+        home.spawn(async move {
+            let (inner, home) = (Arc::clone(&place.inner), Arc::clone(&place.home));
             while place.held {
                 // Those who wait for the last commit go on now, and many of them want to write next.
                 tokio::task::yield_now().await;
-                let waiting = inner.writer.next(&mut place);
+                let waiting = home.writer.next(&mut place);
                 match <[Waiting; 1]>::try_from(waiting) {
                     Ok([one]) => {
                         let result = place.hold(inner.write_alone(&one.write)).await;
@@ -282,7 +287,7 @@ impl Inner {
                         let _ = one.done.send(result);
                     }
                     Err(none) if none.is_empty() => return,
-                    Err(several) => place.hold(inner.write_together(several)).await,
+                    Err(several) => place.hold(inner.write_together(&home, several)).await,
                 }
             }
         });
@@ -356,7 +361,7 @@ impl Inner {
 
     /// Writes in one statement. What cannot be written that way is tried alone, so that one caller's
     /// trouble is not another's.
-    async fn write_together(self: &Arc<Self>, waiting: Vec<Waiting>) {
+    async fn write_together(self: &Arc<Self>, home: &Home, waiting: Vec<Waiting>) {
         let mut steps = Vec::new();
         let mut completions = Vec::new();
         for Waiting { write, .. } in &waiting {
@@ -384,7 +389,7 @@ impl Inner {
                 let _ = done.send(Ok(()));
             } else {
                 let inner = Arc::clone(self);
-                self.runtime.spawn(async move {
+                home.spawn(async move {
                     let _ = done.send(inner.write_alone(&write).await);
                 });
             }
