@@ -287,8 +287,14 @@ pub(crate) struct StepConfig {
     pub(crate) withdrawn: bool,
 }
 
-pub(crate) fn encode_order(number: u32) -> String {
-    format!(r#"{{"order":{number}}}"#)
+#[derive(Serialize)]
+struct OrderJson {
+    order: u32,
+}
+
+pub(crate) fn encode_order(order: u32) -> String {
+    // A number in an object cannot fail to be written.
+    serde_json::to_string(&OrderJson { order }).unwrap_or_default()
 }
 
 pub(crate) fn encode_withdrawn() -> String {
