@@ -337,9 +337,11 @@ impl Inner {
             cx = cx.with_value(StepScope(name.map(Arc::clone)));
         }
         let waits = !matches!(call.kind, StepKind::Run | StepKind::SendSignal { .. });
-        let child = call::uncertain_child(call).map(|asked| Child {
-            attempt_id: Arc::clone(&call.attempt_id),
-            asked: Arc::clone(asked),
+        let child = call::uncertain_child(call).map(|asked| {
+            Box::new(Child {
+                attempt_id: Arc::clone(&call.attempt_id),
+                asked: Arc::clone(asked),
+            })
         });
         Some(OpenSpan {
             inner: self,
@@ -364,8 +366,8 @@ impl Inner {
         let about = About::Step(scope, step_name);
         // The step's own span, if an interceptor further out has just dropped it.
         if let Some(step) = scope.progress.take(step_name) {
-            let ending = outcome::failed_step(step.waits, error);
-            self.end_span(&step.cx, about, ending, Some(step.at));
+            let mut ending = outcome::failed_step(step.waits, error);
+            self.end_span(&step.cx, about, &mut ending, Some(step.at));
         } else {
             self.record(&cx, about, error);
         }
@@ -403,7 +405,7 @@ impl Inner {
         let spans = lock(&self.unwritten).remove(&address_of(execution));
         for cx in spans.into_iter().flatten() {
             let about = RunScope::of(&cx).map_or(About::Client, |scope| About::Execution(scope));
-            self.end_span(&cx, about, outcome::of_write(written), None);
+            self.end_span(&cx, about, &mut outcome::of_write(written), None);
         }
     }
 

@@ -85,11 +85,14 @@ impl Progress {
         Some(dropped.steps.swap_remove(found))
     }
 
-    /// Takes the steps that were dropped so far, if there are any.
+    /// Whether there may be dropped steps to take.
+    #[inline]
+    pub(crate) fn any_dropped(&self) -> bool {
+        self.any_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Takes the steps that were dropped so far.
     pub(crate) fn take_all(&self) -> Vec<DroppedStep> {
-        if !self.any_dropped.load(Ordering::Relaxed) {
-            return Vec::new();
-        }
         self.any_dropped.store(false, Ordering::Relaxed);
         std::mem::take(&mut lock(&self.dropped).steps)
     }

@@ -31,8 +31,8 @@ pub(crate) enum Subject {
         name: Arc<str>,
         /// Whether it waits for something, and so can time out.
         waits: bool,
-        /// The child that it creates.
-        child: Option<Child>,
+        /// The child that it creates. Boxed, as most steps create none.
+        child: Option<Box<Child>>,
     },
 }
 
@@ -83,13 +83,13 @@ impl Inner {
         &self,
         cx: &Context,
         about: About<'_>,
-        ending: Ending<'_>,
+        ending: &mut Ending<'_>,
         at: Option<SystemTime>,
     ) {
         let Self { config, losses, .. } = self;
         let described = losses.contain(|| {
             let span = cx.span();
-            for attribute in ending.attributes.into_iter().flatten() {
+            for attribute in ending.attributes.iter_mut().filter_map(Option::take) {
                 span.set_attribute(attribute);
             }
             if let Some(error) = ending.error {
@@ -150,16 +150,24 @@ impl Inner {
     /// Ends the span of a step that was dropped.
     pub(crate) fn end_dropped(&self, scope: &RunScope, step: &DroppedStep, cause: Cause) {
         let outcome = KeyValue::new(attribute::STEP_OUTCOME, "canceled");
-        let ending = match cause {
+        let mut ending = match cause {
             Cause::GivenUp => Ending::given_up(outcome),
             Cause::Failure => Ending::interrupted(Some(outcome), EXECUTION_FAILED),
         };
         let about = About::Step(scope, &step.name);
-        self.end_span(&step.cx, about, ending, Some(step.at));
+        self.end_span(&step.cx, about, &mut ending, Some(step.at));
     }
 
     /// The workflow's code went on after what it dropped so far.
+    #[inline]
     pub(crate) fn went_on(&self, scope: &RunScope) {
+        if scope.progress.any_dropped() {
+            self.gave_up(scope);
+        }
+    }
+
+    #[cold]
+    fn gave_up(&self, scope: &RunScope) {
         for step in scope.progress.take_all() {
             self.end_dropped(scope, &step, Cause::GivenUp);
         }
@@ -188,7 +196,7 @@ impl OpenSpan<'_> {
                 Subject::Execution(scope) => About::Execution(scope),
                 Subject::Step { scope, name, .. } => About::Step(scope, name),
             };
-            self.inner.end_span(&self.cx, about, ending, None);
+            self.inner.end_span(&self.cx, about, &mut ending, None);
         }
     }
 
