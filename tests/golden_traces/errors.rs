@@ -82,6 +82,42 @@ pub(crate) async fn refused_out_of_sight<S: Backend + Clone>(store: S) {
     );
 }
 
+/// Answers with what the step cannot be.
+struct Nonsense;
+
+#[async_trait]
+impl Interceptor for Nonsense {
+    async fn step(&self, call: StepCall, next: Next<'_, StepCall>) -> Result<StepOutcome> {
+        next.run(call).await?;
+        Ok(StepOutcome::TimedOut)
+    }
+}
+
+pub(crate) async fn answered_with_nonsense<S: Backend + Clone>(store: S) {
+    let traced = Traced::inside(
+        &store,
+        |worker| worker.interceptor(Nonsense),
+        |otel| otel,
+        |worker| {
+            worker.workflow(W.implement(|wf, ()| async move {
+                let _caught = wf.run("step", || async { Ok(()) }).await;
+                Ok(())
+            }))
+        },
+    );
+    traced.run(traced.client.start(&W, &())).await;
+    let spans = traced.spans().await;
+    tree(&spans).assert_eq(
+        r#"
+        caller [internal] unset
+        └── workflow.start w [producer] ok
+            └── workflow.execute w [consumer] ok {workflow.outcome=completed, workflow_run.attempt=1}
+                │ * exception {exception.message="an interceptor answered with TimedOut, which is no outcome of this step", exception.type=InvalidArgumentError}
+                └── step.run step [internal] ok {step.outcome=completed, step_attempt.prior_failures=0, workflow_run.attempt=1}
+        "#,
+    );
+}
+
 pub(crate) async fn timed_out_further_out<S: Backend + Clone>(store: S) {
     let traced = Traced::inside(
         &store,

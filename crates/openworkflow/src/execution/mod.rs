@@ -376,8 +376,17 @@ impl ExecutionState {
         }
     }
 
+    /// Passes on what was made of a chain's answer. What an interceptor answered may be unfit, which
+    /// those further in have not seen.
+    pub(crate) fn answered<T>(&self, step_name: &str, read: Result<T>) -> Result<T> {
+        if let Err(error) = &read {
+            self.tell_failure(step_name, error);
+        }
+        read
+    }
+
     /// Tells interceptors of an error that may have passed none of them.
-    fn tell_failure(&self, step_name: &str, error: &Error) {
+    pub(crate) fn tell_failure(&self, step_name: &str, error: &Error) {
         let failed = Event::step_failed(&self.execution, step_name, error);
         self.chain.event(&failed);
     }

@@ -188,9 +188,10 @@ async fn work<T: DeserializeOwned>(
     match outcome? {
         // Read back before it is recorded: a result that no replay could read must not be kept.
         StepOutcome::Completed { output } => {
-            decode(&output, &attempt.step_name).map(|value| (value, output))
+            let value = state.answered(&attempt.step_name, decode(&output, &attempt.step_name));
+            value.map(|value| (value, output))
         }
-        other => Err(unexpected_outcome(&other)),
+        other => state.answered(&attempt.step_name, Err(unexpected_outcome(&other))),
     }
 }
 

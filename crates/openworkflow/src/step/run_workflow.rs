@@ -217,9 +217,10 @@ async fn set_up<O: DeserializeOwned>(
             standing.wait(until).await
         }
         Ok(StepOutcome::Completed { output }) => {
-            decode(&output, &attempt.step_name).map(|value| (value, output))
+            let value = state.answered(&attempt.step_name, decode(&output, &attempt.step_name));
+            value.map(|value| (value, output))
         }
-        Ok(other) => Err(unexpected_outcome(&other)),
+        Ok(other) => state.answered(&attempt.step_name, Err(unexpected_outcome(&other))),
         Err(error) => Err(error),
     };
     let standing = set_up.into_inner();
@@ -339,9 +340,10 @@ async fn resolve<O: DeserializeOwned>(
     );
     let result = match at_work.during(call).await {
         Ok(StepOutcome::Completed { output }) => {
-            decode(&output, &attempt.step_name).map(|value| (value, output))
+            let value = state.answered(&attempt.step_name, decode(&output, &attempt.step_name));
+            value.map(|value| (value, output))
         }
-        Ok(other) => Err(unexpected_outcome(&other)),
+        Ok(other) => state.answered(&attempt.step_name, Err(unexpected_outcome(&other))),
         Err(error) => Err(error),
     };
     let turn = Some(turn);

@@ -120,10 +120,11 @@ async fn send_signal(config: Config) -> Result<Vec<String>> {
     let result = match at_work.during(call).await {
         Ok(StepOutcome::SignalSent { run_ids }) => Ok(run_ids),
         Ok(StepOutcome::Completed { output }) => {
-            codec::decode_recipients(&output, "an interceptor's answer")
-                .map_err(|error| error.with_kind(ErrorKind::InvalidPayload).non_retryable())
+            let run_ids = codec::decode_recipients(&output, "an interceptor's answer")
+                .map_err(|error| error.with_kind(ErrorKind::InvalidPayload).non_retryable());
+            state.answered(&attempt.step_name, run_ids)
         }
-        Ok(other) => Err(unexpected_outcome(&other)),
+        Ok(other) => state.answered(&attempt.step_name, Err(unexpected_outcome(&other))),
         Err(error) => Err(error),
     };
     let result = result.and_then(|run_ids| {

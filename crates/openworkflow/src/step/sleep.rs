@@ -106,6 +106,7 @@ async fn sleep(config: Config) -> Result<()> {
         }
         Ok(other) => {
             let error = unexpected_outcome(&other);
+            state.tell_failure(&attempt.step_name, &error);
             Err(fail_wait(&state, at_work, &attempt, prior_failures, error, None).await)
         }
         Err(error) if set_up.into_inner() => {

@@ -160,10 +160,11 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
             standing.wait(until).await
         }
         Ok(StepOutcome::Completed { output }) => {
-            decode_output(&output, &signal).map(|value| (value, output))
+            let value = state.answered(&attempt.step_name, decode_output(&output, &signal));
+            value.map(|value| (value, output))
         }
         Ok(StepOutcome::TimedOut) => Ok((None, Payload::NULL)),
-        Ok(other) => Err(unexpected_outcome(&other)),
+        Ok(other) => state.answered(&attempt.step_name, Err(unexpected_outcome(&other))),
         Err(error) => Err(error),
     };
     match result {
@@ -257,10 +258,11 @@ async fn resolve<T: DeserializeOwned>(
     );
     let result = match at_work.during(call).await {
         Ok(StepOutcome::Completed { output }) => {
-            decode_output(&output, &signal).map(|value| (value, output))
+            let value = state.answered(&attempt.step_name, decode_output(&output, &signal));
+            value.map(|value| (value, output))
         }
         Ok(StepOutcome::TimedOut) => Ok((None, Payload::NULL)),
-        Ok(other) => Err(unexpected_outcome(&other)),
+        Ok(other) => state.answered(&attempt.step_name, Err(unexpected_outcome(&other))),
         Err(error) => Err(error),
     };
     let turn = Some(turn);
