@@ -215,7 +215,8 @@ async fn a_lock_that_stays_is_reported_and_costs_no_work() {
     let run = client.start(&WORK, &1).await.unwrap();
     eventually(|| async { lock.lock().await.is_some().then_some(()) }).await;
 
-    let error = client.start(&WORK, &2).await.unwrap_err();
+    let impatient = Client::builder(store.clone()).retry_for(Duration::ZERO);
+    let error = impatient.build().start(&WORK, &2).await.unwrap_err();
     let words = [
         "stayed locked for",
         "another process",
@@ -234,7 +235,14 @@ async fn a_lock_that_stays_is_reported_and_costs_no_work() {
     );
 
     assert_eq!(client.count_runs().await.unwrap().running, 1);
+    let patient = client.clone();
+    // It would take the lock again, were it executed.
+    let starting = tokio::spawn(async move { patient.start(&WORK, &3).delay("1 hour").await });
+    // Longer than SQLite itself waits for the lock.
+    tokio::time::sleep(patience * 3).await;
+    assert!(!starting.is_finished());
     lock.lock().await.take();
+    starting.await.unwrap().unwrap();
     assert_eq!(result(&run).await, Ok(2));
     assert_eq!(
         ran.load(Ordering::SeqCst),

@@ -118,7 +118,10 @@ async fn the_pool_survives_a_crash_of_the_server() {
         .await
         .unwrap_err();
     assert!(error.is_transient(), "{error:?}");
-    assert!(matches!(error, BackendError::Driver { .. }), "{error:?}");
+    assert!(
+        matches!(error, BackendError::Unreachable { .. }),
+        "{error:?}"
+    );
     assert!(!error.to_string().contains("sesame"), "{error}");
     let error = backend.get_run(NS, "r").await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");

@@ -64,6 +64,15 @@ pub enum BackendError {
         /// What it holds instead of what it should.
         problem: String,
     },
+    /// There is no connection to the database right now. Nothing of the operation was sent.
+    #[error("the database cannot be reached: {problem}")]
+    Unreachable {
+        /// What the attempt to connect came to.
+        problem: String,
+        /// The driver's error.
+        #[source]
+        source: BoxError,
+    },
     /// The backend was closed.
     #[error("the backend is closed")]
     Closed,
@@ -87,10 +96,18 @@ impl BackendError {
         matches!(
             self,
             Self::Busy { .. }
+                | Self::Unreachable { .. }
                 | Self::Driver {
                     transient: true,
                     ..
                 }
         )
+    }
+
+    /// Whether it is certain that nothing of the operation came to the database, so that even one which
+    /// must not be done twice can be tried again.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::Unreachable { .. })
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
+use super::outage::Outage;
 use super::{Client, ClientError, ClientResult, Shared};
 use crate::backend::{RunStatus, StoredError, WorkflowRun};
 use crate::payload;
@@ -54,8 +56,9 @@ impl<O> RunHandle<O> {
     /// Waits for the run to end and returns its output.
     ///
     /// Where the run ends in this process the wait ends at once; otherwise the run is read again every
-    /// second at most. There is no time limit: see [`result_within`](Self::result_within). Dropping
-    /// the future is harmless.
+    /// second at most. There is no time limit: see [`result_within`](Self::result_within). An outage of
+    /// the database is outlasted if it is no longer than
+    /// [the client allows](super::ClientBuilder::retry_for). Dropping the future is harmless.
     ///
     /// # Errors
     ///
@@ -65,13 +68,35 @@ impl<O> RunHandle<O> {
     where
         O: DeserializeOwned,
     {
+        let mut outage = Outage::new(self.client.retry_for);
+        self.end(&mut outage).await
+    }
+
+    async fn end(&self, outage: &mut Outage) -> ClientResult<O>
+    where
+        O: DeserializeOwned,
+    {
         let wakeups = self.client.backend.wakeups();
         let mut delay = POLL_MIN;
         loop {
             // Listens from before the read, so that an end in between is not missed.
             let watch = wakeups.watch(&self.run_id);
             let ended = watch.notified();
-            let run = self.describe().await?;
+            let asked = Instant::now();
+            let read = self
+                .client
+                .backend
+                .get_run(&self.client.namespace_id, &self.run_id);
+            let run = match read.await {
+                Ok(run) => run.ok_or_else(|| ClientError::RunNotFound {
+                    run_id: self.run_id.to_string(),
+                })?,
+                Err(error) => {
+                    outage.outlast(asked, error).await?;
+                    continue;
+                }
+            };
+            outage.is_over();
             match run.status {
                 RunStatus::Completed | RunStatus::Succeeded => {
                     let subject = format!("the output of workflow {:?}", run.workflow_name);
@@ -96,21 +121,24 @@ impl<O> RunHandle<O> {
     }
 
     /// Waits for the run to end, for `limit` at most, and returns its output. The run goes on when the
-    /// limit is reached. Dropping the future is harmless.
+    /// limit is reached. Outages of the database are outlasted until then. Dropping the future is
+    /// harmless.
     ///
     /// # Errors
     ///
-    /// [`ClientError::TimedOut`], and those of [`result`](Self::result).
+    /// [`ClientError::TimedOut`], the database's where it does not answer in the end, and those of [`result`](Self::result).
     pub async fn result_within(&self, limit: Duration) -> ClientResult<O>
     where
         O: DeserializeOwned,
     {
-        match tokio::time::timeout(limit, self.result()).await {
-            Ok(result) => result,
-            Err(_) => Err(ClientError::TimedOut {
+        let mut outage = Outage::new(limit.max(self.client.retry_for));
+        let timed_out = match tokio::time::timeout(limit, self.end(&mut outage)).await {
+            Ok(result) => return result,
+            Err(_) => ClientError::TimedOut {
                 run_id: self.run_id.to_string(),
-            }),
-        }
+            },
+        };
+        Err(outage.into_error().map_or(timed_out, ClientError::from))
     }
 
     /// Reads the run.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::outage::ride_out;
 use super::{ClientError, ClientResult, Shared};
 use crate::backend::{
     Cursor, ListRuns, ListSteps, Page, PageEdge, RunStatus, StepAttempt, Window, WorkflowRun,
@@ -145,7 +146,9 @@ macro_rules! list_request {
                 let window = config.window()?;
                 let mut query = config.query;
                 query.window = window;
-                Ok(config.client.backend.$list(query).await?)
+                let client = &config.client;
+                let list = || client.backend.$list(query.clone());
+                Ok(ride_out(client.retry_for, list).await?)
             })
         }
 

@@ -3,11 +3,13 @@
 mod error;
 mod handle;
 mod list;
+mod outage;
 mod send;
 mod start;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,6 +18,8 @@ use workflow_core::{CancelRun, Chain, Interceptor, RunInfo};
 use crate::backend::{Backend, Cancellation, RunCounts, WorkflowRun};
 use crate::payload;
 use crate::workflow::WorkflowSpec;
+
+use outage::ride_out;
 
 pub use error::ClientError;
 pub use handle::RunHandle;
@@ -30,9 +34,15 @@ struct Shared {
     backend: Arc<dyn Backend>,
     chain: Chain,
     namespace_id: Arc<str>,
+    /// How long an outage of the database may last.
+    retry_for: Duration,
 }
 
 /// Starts runs, looks at them, cancels them, and sends signals. Cloning is cheap.
+///
+/// While the database restarts, fails over or is locked, what can be repeated without harm is tried
+/// again, for [10 seconds](ClientBuilder::retry_for) unless set otherwise: starts, cancellations, whatever
+/// only reads, signals with an idempotency key, and ones without where nothing was sent.
 ///
 /// ```no_run
 /// use openworkflow::{Client, Sqlite, WorkflowSpec};
@@ -60,6 +70,7 @@ impl Client {
             backend: Arc::new(backend),
             namespace_id: "default".into(),
             interceptors: Vec::new(),
+            retry_for: outage::LIMIT,
         }
     }
 
@@ -124,11 +135,12 @@ impl Client {
             if let Some(error) = unknown.filter(|_| *call.run.id == *run_id) {
                 return Err(error.into_chain());
             }
-            let canceled = self
-                .0
-                .backend
-                .cancel_run(&call.run.namespace_id, &call.run.id)
-                .await;
+            let cancel = || {
+                let backend = &self.0.backend;
+                backend.cancel_run(&call.run.namespace_id, &call.run.id)
+            };
+            // A run that is canceled already stays so.
+            let canceled = ride_out(self.0.retry_for, cancel).await;
             let refused = match canceled {
                 Ok(Cancellation::Canceled) => return Ok(()),
                 Ok(Cancellation::AlreadyEnded(status)) => ClientError::NotCancelable {
@@ -155,7 +167,8 @@ impl Client {
     ///
     /// [`ClientError::RunNotFound`], or the database's.
     pub async fn describe(&self, run_id: &str) -> ClientResult<WorkflowRun> {
-        let run = self.0.backend.get_run(&self.0.namespace_id, run_id).await?;
+        let read = || self.0.backend.get_run(&self.0.namespace_id, run_id);
+        let run = ride_out(self.0.retry_for, read).await?;
         run.ok_or_else(|| ClientError::RunNotFound {
             run_id: run_id.to_owned(),
         })
@@ -194,7 +207,8 @@ impl Client {
     ///
     /// The database's.
     pub async fn count_runs(&self) -> ClientResult<RunCounts> {
-        Ok(self.0.backend.count_runs(&self.0.namespace_id).await?)
+        let count = || self.0.backend.count_runs(&self.0.namespace_id);
+        Ok(ride_out(self.0.retry_for, count).await?)
     }
 }
 
@@ -213,6 +227,7 @@ pub struct ClientBuilder {
     backend: Arc<dyn Backend>,
     namespace_id: Arc<str>,
     interceptors: Vec<Arc<dyn Interceptor>>,
+    retry_for: Duration,
 }
 
 impl ClientBuilder {
@@ -228,6 +243,28 @@ impl ClientBuilder {
         self
     }
 
+    /// For how long an operation is tried again while the database is out of reach, restarting or locked:
+    /// 10 seconds by default. Zero reports the first error. It counts from when the operation began, and
+    /// an operation that waits for an answer takes as long as that takes.
+    ///
+    /// Only what can be repeated without harm is tried again; see [`Client`]. Waiting for a result
+    /// outlasts each outage that is no longer than this, and with
+    /// [a limit of its own](RunHandle::result_within) every outage until then. The first error of an
+    /// outage is logged.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use openworkflow::{Client, Postgres};
+    /// # fn example(store: Postgres) {
+    /// // A request handler that would rather fail than wait.
+    /// let client = Client::builder(store).retry_for(Duration::from_millis(500)).build();
+    /// # let _ = client; }
+    /// ```
+    pub fn retry_for(mut self, limit: Duration) -> Self {
+        self.retry_for = limit;
+        self
+    }
+
     /// Makes the client.
     #[must_use]
     pub fn build(self) -> Client {
@@ -235,6 +272,7 @@ impl ClientBuilder {
             backend: self.backend,
             chain: Chain::new(self.interceptors),
             namespace_id: self.namespace_id,
+            retry_for: self.retry_for,
         }))
     }
 }

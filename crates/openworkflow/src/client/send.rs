@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use workflow_core::{Payload, Result, SendSignal, SentSignal};
 
+use super::outage::ride_out_if;
 use super::{ClientError, ClientResult, Shared};
 use crate::backend::NewSignal;
 use crate::name;
@@ -75,11 +76,18 @@ async fn send(config: Config) -> Result<Vec<String>> {
     }
     let mut call = SendSignal::new(Arc::clone(&client.namespace_id), signal.into(), data?);
     call.idempotency_key = idempotency_key;
-    let backend = &client.backend;
+    let (backend, retry_for) = (&client.backend, client.retry_for);
     let send = |call: SendSignal| async move {
         let mut signal = NewSignal::new(&*call.namespace_id, &*call.signal, call.data);
         signal.idempotency_key = call.idempotency_key;
-        let sent = backend.send_signal(signal).await;
+        // Without a key, a second sending could reach those who began to wait meanwhile.
+        let has_key = signal.idempotency_key.is_some();
+        let sent = ride_out_if(
+            retry_for,
+            |error| has_key || error.is_unsent(),
+            || backend.send_signal(signal.clone()),
+        )
+        .await;
         sent.map(SentSignal::new)
             .map_err(|error| ClientError::from(error).into_chain())
     };

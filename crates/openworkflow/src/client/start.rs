@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use workflow_core::{Carrier, CreateRun, CreatedRun, Payload, Result, RunInfo};
 
+use super::outage::ride_out;
 use super::{ClientError, ClientResult, RunHandle, Shared};
 use crate::backend::NewRun;
 use crate::execution::new_id;
@@ -167,9 +168,11 @@ async fn start<O>(config: Config) -> Result<RunHandle<O>> {
     }
     call.idempotency_key = config.idempotency_key;
 
-    let backend = &client.backend;
+    let (backend, retry_for) = (&client.backend, client.retry_for);
     let create = |call: CreateRun| async move {
-        let created = backend.create_run(NewRun::from_call(call)).await;
+        // It has its id already: a second creation finds what the first one may have made.
+        let new = NewRun::from_call(call);
+        let created = ride_out(retry_for, || backend.create_run(new.clone())).await;
         let (run, found) = created.map_err(|error| ClientError::from(error).into_chain())?;
         Ok(CreatedRun::new(run.id, found))
     };

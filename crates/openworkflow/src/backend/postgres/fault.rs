@@ -124,6 +124,10 @@ pub(super) fn driver(error: Error) -> BackendError {
 pub(super) fn copy(error: &BackendError) -> BackendError {
     match error {
         BackendError::Closed => BackendError::Closed,
+        BackendError::Unreachable { problem, .. } => BackendError::Unreachable {
+            problem: problem.clone(),
+            source: problem.clone().into(),
+        },
         BackendError::Driver {
             message, transient, ..
         } => BackendError::Driver {
@@ -143,16 +147,19 @@ pub(super) fn copy(error: &BackendError) -> BackendError {
 pub(super) fn pool(error: PoolError) -> BackendError {
     match error {
         PoolError::Backend(error) => {
-            let transient = is_worth_waiting(&error) || remedy(&error) != Remedy::None;
-            let message = format!("cannot connect: {}", text(&error));
+            let passes = is_worth_waiting(&error) || remedy(&error) != Remedy::None;
+            let problem = text(&error);
             let source = match server_error(&error) {
                 Some(error) => error.into(),
                 None => error.into(),
             };
-            BackendError::Driver {
-                message,
-                transient,
-                source,
+            match passes {
+                true => BackendError::Unreachable { problem, source },
+                false => BackendError::Driver {
+                    message: format!("cannot connect: {problem}"),
+                    transient: false,
+                    source,
+                },
             }
         }
         PoolError::Closed => BackendError::Closed,

@@ -162,12 +162,14 @@ impl Sessions {
                     self.do_without_preparing();
                 }
                 Remedy::Reconnect => {
+                    let is_new = Object::metrics(&session).recycle_count == 0;
                     // Not back into the pool, even if the driver has not noticed yet.
                     drop(Object::take(session));
-                    if when_lost == WhenLost::Report || reconnected {
+                    if when_lost == WhenLost::Report || (is_new && reconnected) {
                         return Err(fault::driver(error));
                     }
-                    reconnected = true;
+                    // Of connections that lay idle, as many may be broken as there are.
+                    reconnected |= is_new;
                 }
                 Remedy::Relocate => {
                     drop(Object::take(session));
