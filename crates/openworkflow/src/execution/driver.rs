@@ -107,7 +107,11 @@ impl Driver {
 
     /// Polls the code until nothing moves any more.
     fn drive(&mut self) -> Poll<DriverEnd> {
-        for _ in 0..POLLS_AT_A_TIME {
+        for polls in 0..POLLS_AT_A_TIME {
+            // The execution's gate saw the lease before the first poll, which may have taken long.
+            if polls > 0 && !self.state.lease.holds() {
+                break;
+            }
             self.state.driver.woken.store(false, Ordering::SeqCst);
             if let Some(result) = self.poll_code() {
                 return self.state.returned(result);
