@@ -194,7 +194,7 @@ async fn the_database_refuses_a_broken_context_of_a_signal_wait() {
 }
 
 #[tokio::test]
-async fn unknown_kinds_and_statuses_of_steps_are_no_obstacle() {
+async fn steps_of_unknown_statuses_go_on_and_those_of_unknown_kinds_wait_for_their_code() {
     let db = Db::new().await;
     let run = parked(&db).await;
     db.execute(
@@ -209,7 +209,14 @@ async fn unknown_kinds_and_statuses_of_steps_are_no_obstacle() {
     }
     let (workflow, ran) = fragile();
     let _worker = db.worker(workflow);
-    // A cached result is one whatever its kind; a status that is not known means "not ended".
+    db.clock.advance(HOUR);
+    let error = eventually(|| async { run.describe().await.unwrap().error }).await;
+    assert_words(
+        &error.message,
+        &["\"first\"", "teleport", "function", run.id()],
+    );
+    db.execute("UPDATE step_attempts SET kind = 'function' WHERE step_name = 'first'");
+    // A status that is not known means "not ended".
     assert_eq!(db.result_later(&run).await, Ok(41));
     assert_eq!(ran.load(Ordering::SeqCst), 0);
 }

@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use futures_util::StreamExt as _;
-use futures_util::future::{BoxFuture, try_join};
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::try_join;
 use openworkflow::backend::RunStatus;
 use openworkflow::{
     Client, ClientError, Clock, Error, ErrorKind, Interceptor, Next, RetryPolicy, RunHandle,
@@ -58,25 +56,22 @@ async fn the_attempt_beyond_the_limit_fails_the_run() -> Fallible {
 #[tokio::test]
 async fn a_failure_that_nobody_hears_of_any_more_does_not_keep_the_run() -> Fallible {
     let workflow = WORKFLOW.implement(|wf, ()| async move {
-        {
-            let (first, second) = (wf.clone(), wf.clone());
-            let mut steps: FuturesUnordered<BoxFuture<'_, openworkflow::Result<()>>> =
-                FuturesUnordered::new();
-            steps.push(Box::pin(async move {
-                let fails = || async { Err(Error::new("Refused", "no").non_retryable()) };
-                first.run("fails", fails).await
-            }));
-            steps.push(Box::pin(async move {
-                // Long enough for the other's failure to be written, and to wait for this step.
-                let works = || async {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    Ok(())
-                };
-                second.run("works", works).await
-            }));
-            assert!(steps.next().await.is_some_and(|done| done.is_ok()));
-        }
-        wf.sleep("later", Duration::from_millis(1)).await?;
+        let dropped = async {
+            let fails = || async { Err::<(), _>(Error::new("Refused", "no").non_retryable()) };
+            tokio::select! {
+                failed = wf.run("fails", fails) => failed,
+                // Long enough for the failure to be written, and to wait for the step beside it.
+                () = tokio::time::sleep(Duration::from_millis(50)) => Ok(()),
+            }
+        };
+        let works = || async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Ok(())
+        };
+        let (dropped, worked) = tokio::join!(dropped, wf.run("works", works));
+        dropped?;
+        worked?;
+        wf.run("later", || async { Ok(()) }).await?;
         Ok("done".to_owned())
     });
     let (_worker, run) = start(workflow).await?;
