@@ -218,3 +218,41 @@ async fn a_retry_beyond_all_times_is_put_off_as_far_as_times_go() -> Fallible {
     assert_eq!(run.error.map(|error| error.message).as_deref(), Some("no"));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_retry_is_not_due_before_its_delay_has_passed_since_the_row() -> Fallible {
+    // Time flies while rows are written.
+    let clock = Clock::manual(SystemTime::now());
+    let ticking = clock.clone();
+    let ticker = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            ticking.advance(Duration::from_secs(1));
+        }
+    });
+    let folder = tempfile::tempdir()?;
+    let options = Sqlite::options().clock(clock);
+    let store = options.open(folder.path().join("retries.db")).await?;
+    let workflow = WORKFLOW.implement(|wf, ()| async move {
+        let attempt = wf.attempt();
+        wf.run("fails-once", || async move {
+            if attempt == 1 {
+                return Err(Error::new("Once", "fails"));
+            }
+            Ok(attempt.to_string())
+        })
+        .await
+    });
+    let worker = Worker::builder(store.clone())
+        .workflow(workflow)
+        .lease(Duration::from_secs(86_400 * 365))
+        .build()?;
+    let _worker = worker.start();
+    let client = Client::new(store);
+    for _ in 0..10 {
+        let run = client.start(&WORKFLOW, &()).await?;
+        assert_eq!(run.result_within(PATIENCE).await?, "2", "no claim in vain");
+    }
+    ticker.abort();
+    Ok(())
+}

@@ -22,7 +22,7 @@ pub(crate) enum PriorAttempts {
     /// It was a wait, and the code gave it up for good.
     Withdrawn,
     /// It was tried and has none.
-    Open(OpenStep),
+    Open(Box<OpenStep>),
 }
 
 /// A step without a result.
@@ -108,10 +108,8 @@ impl StepHistory {
             reduced.add(attempt, child, signal);
         }
         for (name, step) in &reduced.steps {
-            if let PriorAttempts::Open(OpenStep {
-                running: Some(running),
-                ..
-            }) = &step.prior
+            if let PriorAttempts::Open(open) = &step.prior
+                && let Some(running) = &open.running
                 && running.kind == StepAttemptKind::SignalWait
                 && let Some(signal) = &running.context.signal
             {
@@ -163,7 +161,7 @@ impl StepHistory {
         }
         let mut open = match std::mem::take(&mut step.prior) {
             PriorAttempts::Open(open) => open,
-            _ => OpenStep::default(),
+            _ => Box::default(),
         };
         if attempt.status == StepStatus::Failed {
             open.failures += 1;

@@ -102,22 +102,30 @@ pub(crate) async fn complete(
     turn.await;
 }
 
-/// Records the failure of an attempt: resolves with the error once it may be observed, or never where the
-/// step is tried again.
+/// Records the `failures`-th failure of a step: resolves with the error once it may be observed, or never
+/// where `policy` has it tried again.
 pub(crate) async fn fail(
     state: &ExecutionState,
     at_work: AtWork,
     attempt: &NewStepAttempt,
+    failures: u32,
     error: Error,
-    decision: RetryDecision,
+    policy: &RetryPolicy,
     turn: Option<Turn>,
 ) -> Error {
+    let decide = |now| policy.decide(failures, &error, now, state.deadline_at, now);
     // What is tried again is no result, and has no number.
-    let turn = (decision == RetryDecision::GiveUp)
+    let turn = (decide(state.now()) == RetryDecision::GiveUp)
         .then(|| turn.unwrap_or_else(|| at_work.number(&attempt.step_name)));
     at_work
         .during(state.fail_step(attempt, &error, turn.as_ref()))
         .await;
+    // The delay counts from the time in the row. Were the run due before that, the execution that tries
+    // again would come too early.
+    let decision = match turn {
+        Some(_) => RetryDecision::GiveUp,
+        None => decide(state.now()),
+    };
     let turn = turn.map(Turn::when_at_rest);
     drop(at_work);
     follow(state, &attempt.step_name, error, decision, turn).await
@@ -160,9 +168,8 @@ pub(crate) async fn fail_wait(
     error: Error,
     turn: Option<Turn>,
 ) -> Error {
-    let now = state.now();
-    let decision = STEP_RETRY.decide(prior_failures + 1, &error, now, state.deadline_at, now);
-    fail(state, at_work, attempt, error, decision, turn).await
+    let failures = prior_failures + 1;
+    fail(state, at_work, attempt, failures, error, &STEP_RETRY, turn).await
 }
 
 /// The error with which a step other than a function failed for good in an earlier execution, if it

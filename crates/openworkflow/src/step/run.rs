@@ -138,9 +138,8 @@ async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
             Ok(value)
         }
         Err(error) => {
-            let now = state.now();
-            let decision = policy.decide(prior_failures + 1, &error, now, state.deadline_at, now);
-            Err(fail(&state, at_work, &attempt, error, decision, None).await)
+            let failures = prior_failures + 1;
+            Err(fail(&state, at_work, &attempt, failures, error, &policy, None).await)
         }
     }
 }
