@@ -5,6 +5,8 @@ mod clients;
 mod cuts;
 mod disruptions;
 mod fleets;
+mod lossy;
+mod lost_answers;
 mod proxy;
 
 use openworkflow_tests::faults::PostgresGround;

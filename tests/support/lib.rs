@@ -34,6 +34,7 @@ mod harness;
 pub mod killable;
 pub mod logged;
 pub mod npm;
+pub mod pg_messages;
 mod postgres;
 #[path = "../../crates/openworkflow/tests/support/postgres.rs"]
 pub mod postgres_server;

@@ -10,6 +10,7 @@ mod rows;
 mod runs;
 mod session;
 mod signals;
+mod standing;
 mod statements;
 mod steps;
 #[cfg(test)]
@@ -25,7 +26,6 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use deadpool_postgres::{Object, PoolError};
-use workflow_core::Interruption;
 
 pub use options::PostgresOptions;
 pub use tls::TlsMode;
@@ -34,7 +34,7 @@ use self::homes::Source;
 use self::migrate::Tables;
 use self::news::{Announcer, Listener, Listening};
 use self::options::Target;
-use self::session::{Sessions, WhenLost};
+use self::session::Sessions;
 use self::statements::Statements;
 use super::{
     Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd,
@@ -226,32 +226,6 @@ impl Inner {
     fn stop_listening(&self) {
         if let Some(listener) = &self.listener {
             listener.stop();
-        }
-    }
-
-    /// The error of a guarded operation that found the run no longer its own.
-    async fn ownership_lost(&self, owner: &Owner) -> BackendError {
-        let call = [&&*owner.namespace_id as session::Param<'_>, &&*owner.run_id];
-        let rows = match self
-            .sessions
-            .one(WhenLost::Again, self.sql.why_lost.with(&call))
-            .await
-        {
-            Ok(rows) => rows,
-            Err(error) => return error,
-        };
-        let reason = rows.first().map_or(Ok(Interruption::LeaseLost), |row| {
-            let status: String = rows::value(row, 0)?;
-            let expired: Option<bool> = rows::value(row, 1)?;
-            Ok(match (status.as_str(), expired) {
-                ("canceled", _) => Interruption::Canceled,
-                ("failed", Some(true)) => Interruption::DeadlineExceeded,
-                _ => Interruption::LeaseLost,
-            })
-        });
-        match reason {
-            Ok(reason) => BackendError::OwnershipLost { reason },
-            Err(error) => error,
         }
     }
 

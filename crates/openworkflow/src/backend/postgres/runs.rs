@@ -404,7 +404,12 @@ impl Inner {
             let call = with_parent.with(&params);
             let (namespace_id, run_id) = (&owner.namespace_id, &owner.run_id);
             if !self.end_with_parent(namespace_id, run_id, call).await? {
-                return Err(self.ownership_lost(owner).await);
+                let status = failed_at.map_or("completed", |_| "failed");
+                self.left(owner, status).await?;
+                // Whether a parent is due was in the answer that was lost.
+                self.due(None, false);
+                self.ended(&owner.run_id, false);
+                return Ok(());
             }
         }
         self.ended(&owner.run_id, notice.is_some());
@@ -423,27 +428,43 @@ impl Inner {
         let guard = Guard::new(owner);
         let mut params = guard.params().to_vec();
         params.extend([&until as Param<'_>, &waits]);
-        let statement = match &error {
-            None => &self.sql.park,
+        let parked = params.clone();
+        let (statement, status) = match &error {
+            None => (&self.sql.park, "running"),
             Some(error) => {
                 params.push(error);
-                &self.sql.retry
+                (&self.sql.retry, "pending")
             }
         };
         let put = statement.with(&params);
+        let mut locked = guard.params().to_vec();
+        locked.push(&waits);
+        let lock = self.sql.lock_owned_and_waits.with(&locked);
+        let wake = self.sql.wake_parked.with(&parked);
         // With nothing to look at that somebody else might write, there is nothing to lock against.
-        let results = if waits.is_empty() {
-            vec![self.sessions.one(WhenLost::Again, put).await?]
+        let calls: &[_] = if waits.is_empty() {
+            &[put]
         } else {
-            let mut locked = guard.params().to_vec();
-            locked.push(&waits);
-            let calls = [self.sql.lock_owned_and_waits.with(&locked), put];
-            self.sessions.all(WhenLost::Again, &calls).await?
+            &[lock, put]
         };
-        let Some(row) = results.last().and_then(|rows| rows.first()) else {
-            return Err(self.ownership_lost(owner).await);
-        };
-        let at_once: bool = rows::value(row, 0)?;
+        // A run that is to be tried again is woken by no child.
+        let and_then = (error.is_none() && !waits.is_empty()).then_some(wake);
+        let sessions = &self.sessions;
+        let (results, woken) = sessions
+            .all_and_then(WhenLost::Again, calls, and_then)
+            .await?;
+        let mut at_once = !woken.is_empty();
+        match results.last().and_then(|rows| rows.first()) {
+            Some(row) => at_once |= rows::value::<bool>(row, 0)?,
+            None => {
+                self.left(owner, status).await?;
+                if let Some(wake) = and_then {
+                    sessions.one(WhenLost::Again, wake).await?;
+                }
+                // Whether it is due at once was in the answer that was lost.
+                at_once = true;
+            }
+        }
         if at_once {
             self.due(None, false);
         } else {

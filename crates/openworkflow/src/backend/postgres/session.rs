@@ -140,12 +140,23 @@ impl Sessions {
         when_lost: WhenLost,
         calls: &[Call<'_>],
     ) -> BackendResult<Vec<Vec<Row>>> {
+        let (rows, _) = self.all_and_then(when_lost, calls, None).await?;
+        Ok(rows)
+    }
+
+    /// The same, and one more statement after the commit, in the same round trip.
+    pub(super) async fn all_and_then(
+        &self,
+        when_lost: WhenLost,
+        calls: &[Call<'_>],
+        and_then: Option<Call<'_>>,
+    ) -> BackendResult<(Vec<Vec<Row>>, Vec<Row>)> {
         let mut repeats = 0;
         let mut reconnected = false;
         loop {
             let session = self.connection().await?.map_err(fault::pool)?;
             let prepares = self.prepares.load(Ordering::Relaxed);
-            let error = match execute(&session, prepares, calls).await {
+            let error = match execute(&session, prepares, calls, and_then).await {
                 Ok(rows) => return Ok(rows),
                 Err(error) => error,
             };
@@ -194,9 +205,10 @@ async fn execute(
     session: &Object,
     prepares: bool,
     calls: &[Call<'_>],
-) -> Result<Vec<Vec<Row>>, Error> {
-    let mut statements = Vec::with_capacity(calls.len());
-    for call in calls {
+    and_then: Option<Call<'_>>,
+) -> Result<(Vec<Vec<Row>>, Vec<Row>), Error> {
+    let mut statements = Vec::with_capacity(calls.len() + 1);
+    for call in calls.iter().chain(&and_then) {
         statements.push(if prepares {
             let query = call.query;
             let statement = session.prepare_typed_cached(&query.text, &query.types);
@@ -209,24 +221,31 @@ async fn execute(
         .iter()
         .zip(&statements)
         .map(|(call, statement)| send(session, *call, statement.as_ref()));
-    if calls.len() <= 1 {
+    if calls.len() <= 1 && and_then.is_none() {
         return match answers.next() {
-            Some(answer) => Ok(vec![answer.await?]),
-            None => Ok(Vec::new()),
+            Some(answer) => Ok((vec![answer.await?], Vec::new())),
+            None => Ok((Vec::new(), Vec::new())),
         };
     }
+    let after = async {
+        match (and_then, statements.last()) {
+            (Some(call), Some(statement)) => send(session, call, statement.as_ref()).await,
+            _ => Ok(Vec::new()),
+        }
+    };
     // All of these are sent when they are first polled, in order and without waiting for answers.
     // If a statement fails, the server refuses the rest and turns the COMMIT into a ROLLBACK.
-    let (begun, answers, committed) = future::join3(
+    let (begun, answers, committed, after) = future::join4(
         session.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED"),
         all_in_order(answers),
         session.batch_execute("COMMIT"),
+        after,
     )
     .await;
     begun?;
     let rows = answers.into_iter().collect::<Result<_, _>>()?;
     committed?;
-    Ok(rows)
+    Ok((rows, after?))
 }
 
 async fn send(

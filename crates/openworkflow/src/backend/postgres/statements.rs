@@ -38,8 +38,18 @@ const LOCK_OWNED_AND_WAITS: &str = "
         FOR NO KEY UPDATE
     ) s";
 
-const WHY_LOST: &str = "
-    SELECT status, deadline_at <= now() FROM {runs} WHERE namespace_id = $1 AND id = $2";
+/// Of a run that was not written: what it is, whether its deadline has passed, and whether the worker
+/// that wrote it last is the one who asks. A completed run keeps its worker. Whatever else a worker makes
+/// of a run is nobody's, and was made by the owner as long as nobody has claimed it since; but a sweep
+/// makes it failed, too, and leaves `started_at`.
+const STANDING: &str = "
+    SELECT status, deadline_at <= now(),
+        (attempts = $4 AND CASE status
+            WHEN 'completed' THEN worker_id = $3
+            WHEN 'failed' THEN started_at IS NULL
+            ELSE worker_id IS NULL
+        END) IS TRUE
+    FROM {runs} WHERE namespace_id = $1 AND id = $2";
 
 const GET_RUN: &str = "SELECT {run_columns} FROM {runs} r WHERE r.namespace_id = $1 AND r.id = $2";
 
@@ -327,14 +337,7 @@ const PUT_AWAY: &str = "
     WITH put AS (
         UPDATE {runs} r SET
             {state}, worker_id = NULL, updated_at = now(),
-            available_at = CASE WHEN EXISTS (
-                SELECT 1 FROM {steps} s
-                JOIN {runs} c ON c.namespace_id = s.child_workflow_run_namespace_id
-                    AND c.id = s.child_workflow_run_id
-                WHERE s.namespace_id = $1 AND s.id = ANY ($6) AND s.workflow_run_id = $2
-                    AND s.kind = 'workflow' AND s.status = 'running'
-                    AND (c.status IN ('completed', 'succeeded', 'failed', 'canceled')) IS TRUE
-            ) OR EXISTS (
+            available_at = CASE WHEN EXISTS ({ended_child}) OR EXISTS (
                 SELECT 1 FROM {steps} s
                 JOIN {signals} g ON g.namespace_id = s.namespace_id AND g.step_attempt_id = s.id
                 WHERE s.namespace_id = $1 AND s.id = ANY ($6) AND s.workflow_run_id = $2
@@ -344,6 +347,23 @@ const PUT_AWAY: &str = "
         RETURNING r.available_at <> $5 AS at_once
     )
     SELECT at_once FROM put";
+
+/// Among the attempts `$6` of a run, one that waits for a child which has ended.
+const ENDED_CHILD: &str = "
+    SELECT 1 FROM {steps} s
+    JOIN {runs} c ON c.namespace_id = s.child_workflow_run_namespace_id
+        AND c.id = s.child_workflow_run_id
+    WHERE s.namespace_id = $1 AND s.id = ANY ($6) AND s.workflow_run_id = $2
+        AND s.kind = 'workflow' AND s.status = 'running'
+        AND (c.status IN ('completed', 'succeeded', 'failed', 'canceled')) IS TRUE";
+
+/// Looks once more, after the commit, for a child that ended while its parent was put away until `$5`:
+/// OpenWorkflow for TypeScript ends a child without locking the parent, and then wakes it if it is parked.
+const WAKE_PARKED: &str = "
+    UPDATE {runs} r SET available_at = now(), updated_at = now()
+    WHERE namespace_id = $1 AND id = $2 AND worker_id IS NULL AND attempts = $4
+        AND (status = 'running') IS TRUE AND available_at = $5 AND EXISTS ({ended_child})
+    RETURNING 1";
 
 const PARK_STATE: &str = "status = 'running'";
 const RETRY_STATE: &str = "status = 'pending', error = $7, started_at = NULL, finished_at = NULL";
@@ -542,7 +562,7 @@ pub(super) struct Statements {
     schema: String,
     pub(super) lock_owned: Query,
     pub(super) lock_owned_and_waits: Query,
-    pub(super) why_lost: Query,
+    pub(super) standing: Query,
     pub(super) get_run: Query,
     pub(super) count_runs: Query,
     pub(super) create_run: Query,
@@ -563,6 +583,7 @@ pub(super) struct Statements {
     pub(super) fail_child: Query,
     pub(super) park: Query,
     pub(super) retry: Query,
+    pub(super) wake_parked: Query,
     pub(super) history: Query,
     pub(super) write_step: Query,
     pub(super) write_all: Query,
@@ -585,6 +606,7 @@ impl Statements {
                 ("{or_end}", OR_END),
                 ("{wake_parents}", WAKE_PARENTS),
                 ("{lock_owned}", LOCK_OWNED),
+                ("{ended_child}", ENDED_CHILD),
                 ("{owned}", OWNED),
                 ("{run_columns}", RUN_COLUMNS),
                 ("{step_columns}", STEP_COLUMNS),
@@ -624,7 +646,7 @@ impl Statements {
             schema: schema.to_owned(),
             lock_owned: query(LOCK_OWNED, &owner),
             lock_owned_and_waits: query(LOCK_OWNED_AND_WAITS, &owned(&[TEXTS])),
-            why_lost: query(WHY_LOST, &[TEXT, TEXT]),
+            standing: query(STANDING, &owner),
             get_run: query(GET_RUN, &[TEXT, TEXT]),
             count_runs: query(COUNT_RUNS, &[TEXT]),
             create_run: notifying(CREATE_RUN, 10, &with(&[TEXT])),
@@ -651,6 +673,7 @@ impl Statements {
             fail_child: ending(END_CHILD_RUN, FAIL, &failed, 6),
             park: put_away(PARK_STATE, &owned(&[TIME, TEXTS])),
             retry: put_away(RETRY_STATE, &owned(&[TIME, TEXTS, JSONB])),
+            wake_parked: query(WAKE_PARKED, &owned(&[TIME, TEXTS])),
             history: query(HISTORY, &[TEXT, TEXT]),
             write_step: query(
                 WRITE_STEP,
