@@ -90,7 +90,13 @@ impl Database for SqliteDatabase {
 pub struct RawSqlite<'a>(pub &'a Path);
 
 impl RawSqlite<'_> {
-    fn connect(&self) -> Connection {
+    /// A connection, which waits for its turn.
+    ///
+    /// # Panics
+    ///
+    /// Where the file does not open.
+    #[must_use]
+    pub fn connect(&self) -> Connection {
         let connection = Connection::open(self.0).expect("the file opens");
         connection
             .busy_timeout(Duration::from_secs(10))
@@ -108,7 +114,16 @@ impl RawSqlite<'_> {
     /// Where SQLite refuses it.
     #[must_use]
     pub fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
-        let connection = self.connect();
+        Self::query_on(&self.connect(), sql)
+    }
+
+    /// The same on a connection that may be in a transaction.
+    ///
+    /// # Panics
+    ///
+    /// Where SQLite refuses it.
+    #[must_use]
+    pub fn query_on(connection: &Connection, sql: &str) -> Vec<Vec<Option<String>>> {
         let mut statement = connection
             .prepare(sql)
             .unwrap_or_else(|error| panic!("{sql}: {error}"));

@@ -1,0 +1,193 @@
+//! Parents that begin to wait and park while their children end.
+
+use openworkflow::backend::{ExecutionEnd, Owner};
+
+use super::play::{Play, child_wait, complete, fail, owners, wait_for};
+
+on_both_databases! {
+    a_child_completes
+    a_child_fails
+    a_child_is_canceled
+    a_child_is_swept
+    a_child_is_created_and_ends
+    a_child_and_its_parent_are_signalled
+    a_swept_child_and_its_parent_are_signalled
+    siblings_end
+    typescript_completes_the_child
+    typescript_cancels_the_child
+    typescript_parks_the_parent
+}
+
+/// A parent that parks beside what happens to its child.
+fn parks(play: &mut Play<'_>, parent: Owner) {
+    let park = play.park(&[&child_wait(&parent).id]);
+    play.actor("parks", async move |db| {
+        db.end_execution(&parent, park).await.unwrap();
+    });
+}
+
+async fn a_child_ends(play: &mut Play<'_>, end: ExecutionEnd) {
+    let (parent, child) = play.family("run").await;
+    parks(play, parent);
+    play.actor("ends", async move |db| {
+        db.end_execution(&child, end).await.unwrap();
+    });
+    play.run().await;
+    assert!(play.is_due("run").await);
+}
+
+async fn a_child_completes(play: &mut Play<'_>) {
+    a_child_ends(play, complete()).await;
+}
+
+async fn a_child_fails(play: &mut Play<'_>) {
+    a_child_ends(play, fail()).await;
+}
+
+async fn a_child_is_canceled(play: &mut Play<'_>) {
+    let (parent, child) = play.family("run").await;
+    parks(play, parent);
+    play.actor("cancels", async move |db| {
+        db.cancel_run(&child.namespace_id, &child.run_id)
+            .await
+            .unwrap();
+    });
+    play.run().await;
+    assert!(play.is_due("run").await);
+}
+
+async fn a_child_is_swept(play: &mut Play<'_>) {
+    let (parent, _) = play.family("run").await;
+    play.let_expire("run-child").await;
+    parks(play, parent);
+    let claim = play.claim("next");
+    let claimed = play.actor("sweeps", async move |db| {
+        db.claim_runs(claim).await.unwrap().len()
+    });
+    play.run().await;
+    let child = play.look("run-child").await;
+    // What somebody writes at that moment is left to the next sweep.
+    let is_over = child.status.is_terminal();
+    assert!(is_over || child.worker_id.is_some(), "{child:?}");
+    assert_eq!(is_over, play.is_due("run").await || *claimed.get() == 1);
+}
+
+async fn a_child_is_created_and_ends(play: &mut Play<'_>) {
+    let parent = play.running("run").await;
+    let (wait, child) = (child_wait(&parent), play.child_of(&parent));
+    let park = play.park(&[&wait.id]);
+    play.actor("waits", async move |db| {
+        db.begin_child(&parent, wait, child).await.unwrap();
+        db.end_execution(&parent, park).await.unwrap();
+    });
+    let (namespace, claim) = (play.namespace(), play.claim("next"));
+    let claimed = play.actor("executes", async move |db| {
+        let claimed = owners(&namespace, &db.claim_runs(claim).await.unwrap());
+        for child in &claimed {
+            db.end_execution(child, complete()).await.unwrap();
+        }
+        claimed.len() == 1
+    });
+    play.run().await;
+    assert_eq!(play.is_due("run").await, *claimed.get());
+}
+
+/// A parent and a child that wait for the same signal, the parent parked.
+async fn both_wait(play: &mut Play<'_>) -> Owner {
+    let (parent, child) = play.family("run").await;
+    for owner in [&parent, &child] {
+        let wait = wait_for(owner, "go");
+        play.backend().begin_step(owner, wait).await.unwrap();
+    }
+    let park = play.park(&["run-wait", "run-go"]);
+    play.backend().end_execution(&parent, park).await.unwrap();
+    child
+}
+
+async fn a_child_and_its_parent_are_signalled(play: &mut Play<'_>) {
+    let child = both_wait(play).await;
+    // Whoever locks the runs in their order is held up between the two.
+    let third = play.waiting("run-between", "go").await;
+    let park = play.park(&["run-between-go"]);
+    play.actor("parks", async move |db| {
+        db.end_execution(&third, park).await.unwrap();
+    });
+    play.actor("cancels", async move |db| {
+        db.cancel_run(&child.namespace_id, &child.run_id)
+            .await
+            .unwrap();
+    });
+    let signal = play.signal("go");
+    let received = play.actor("sends", async move |db| {
+        db.send_signal(signal).await.unwrap()
+    });
+    play.run().await;
+    assert!(received.get().contains(&"run".to_owned()));
+    assert!(play.is_due("run").await);
+}
+
+async fn a_swept_child_and_its_parent_are_signalled(play: &mut Play<'_>) {
+    both_wait(play).await;
+    play.let_expire("run-child").await;
+    let claim = play.claim("next");
+    play.actor("sweeps", async move |db| {
+        db.claim_runs(claim).await.unwrap();
+    });
+    let signal = play.signal("go");
+    let received = play.actor("sends", async move |db| {
+        db.send_signal(signal).await.unwrap()
+    });
+    play.run().await;
+    assert!(received.get().contains(&"run".to_owned()));
+}
+
+async fn siblings_end(play: &mut Play<'_>) {
+    let (parent, first) = play.family("run").await;
+    let mut wait = child_wait(&parent);
+    (wait.id, wait.step_name) = ("run-wait-too".into(), "child-too".into());
+    let mut sibling = play.new_run("sibling");
+    sibling.parent_step_attempt_id = Some(wait.id.to_string());
+    let begun = play.backend().begin_child(&parent, wait, sibling);
+    begun.await.unwrap();
+    let second = play.claimed("sibling").await;
+    let park = play.park(&["run-wait", "run-wait-too"]);
+    play.backend().end_execution(&parent, park).await.unwrap();
+    for (name, child) in [("ends", first), ("ends, too", second)] {
+        play.actor(name, async move |db| {
+            db.end_execution(&child, complete()).await.unwrap();
+        });
+    }
+    play.run().await;
+    assert!(play.is_due("run").await);
+}
+
+async fn typescript_completes_the_child(play: &mut Play<'_>) {
+    let (parent, child) = play.family("run").await;
+    parks(play, parent);
+    play.peer("completes", async move |peer| peer.complete(&child).await)
+        .await;
+    play.run().await;
+    assert!(play.is_due("run").await);
+}
+
+async fn typescript_cancels_the_child(play: &mut Play<'_>) {
+    let (parent, child) = play.family("run").await;
+    parks(play, parent);
+    play.peer("cancels", async move |peer| {
+        peer.cancel(&child.run_id).await;
+    })
+    .await;
+    play.run().await;
+    assert!(play.is_due("run").await);
+}
+
+async fn typescript_parks_the_parent(play: &mut Play<'_>) {
+    let (parent, child) = play.family("run").await;
+    play.peer("parks", async move |peer| peer.park(&parent).await)
+        .await;
+    play.actor("ends", async move |db| {
+        db.end_execution(&child, complete()).await.unwrap();
+    });
+    play.run().await;
+    assert!(play.is_due("run").await);
+}
