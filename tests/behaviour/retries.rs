@@ -316,3 +316,24 @@ async fn each_step_counts_its_own_failures() {
     harness.output(&run).await;
     assert_eq!(log.lines(), ["a", "a", "b", "b", "c", "c"]);
 }
+
+/// An execution that came before that would find the retry still to come, and be one for nothing.
+#[tokio::test]
+async fn a_retry_is_due_when_its_delay_has_passed_since_the_row_of_the_failure() {
+    let log = Log::new();
+    let harness = Harness::new(|worker| worker.workflow(failing_step(None, &log))).await;
+    for _ in 0..5 {
+        log.clear();
+        let run = harness.start(&W, 1).await;
+        let row = harness.retrying(run.id(), 1).await;
+        let failed_at = harness.step(run.id(), "step").await[0].finished_at.unwrap();
+        // What is due has whole milliseconds, and a moment more is allowed for that.
+        let due = row.available_at.unwrap() + Duration::from_millis(1);
+        let early = (failed_at + SECOND).duration_since(due).unwrap_or_default();
+        assert_eq!(
+            early,
+            Duration::ZERO,
+            "due {due:?} for a failure at {failed_at:?}"
+        );
+    }
+}
