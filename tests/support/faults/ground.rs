@@ -8,6 +8,7 @@ use openworkflow::backend::Backend;
 use openworkflow::{Postgres, Sqlite};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
+use tokio_postgres::error::DbError;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::sqlite::RawSqlite;
@@ -145,10 +146,11 @@ impl Ground for PostgresGround {
         // The simple protocol gives every value as text.
         let messages = match session.simple_query(sql).await {
             Ok(messages) => messages,
-            Err(error) if error.as_db_error().is_some() && !session.is_closed() => {
-                panic!("{sql}: {error:?}")
-            }
-            Err(_) => return None,
+            // What ends the session is the server's going down; anything else is a mistake in the query.
+            Err(error) => match error.as_db_error().map(DbError::severity) {
+                None | Some("FATAL" | "PANIC") => return None,
+                Some(_) => panic!("{sql}: {error:?}"),
+            },
         };
         let rows = messages.iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
