@@ -8,6 +8,7 @@ mod fleets;
 mod lossy;
 mod lost_answers;
 mod proxy;
+mod values;
 
 use openworkflow_tests::faults::PostgresGround;
 

@@ -70,6 +70,13 @@ fn damaged(subject: &str, error: &serde_json::Error) -> Error {
     Error::of_kind(ErrorKind::Backend, message)
 }
 
+/// The error of a value that the database refuses.
+pub(crate) fn refused(subject: &str, problem: &str) -> Error {
+    invalid(format!(
+        "{subject} cannot be stored: {problem}; leave out what the database refuses, or keep the value elsewhere and store a reference"
+    ))
+}
+
 fn invalid(message: String) -> Error {
     Error::of_kind(ErrorKind::InvalidPayload, message).non_retryable()
 }

@@ -114,8 +114,8 @@ struct ErrorJson<'a> {
 
 /// The JSON text of an error.
 pub(crate) fn encode_error(error: &Error) -> String {
-    // PostgreSQL's JSON cannot keep U+0000, and an error must be kept whatever it quotes.
-    let readable = |text: &str| text.replace('\0', "\u{fffd}");
+    // PostgreSQL's JSON cannot keep U+0000, and an error must be kept whatever, and however much, it quotes.
+    let readable = |text: &str| shortened(text).replace('\0', "\u{fffd}");
     let message = readable(error.message());
     // These three are compared, or shown, by name elsewhere; their shape is the protocol's.
     let json = match error.kind() {
@@ -136,6 +136,16 @@ pub(crate) fn encode_error(error: &Error) -> String {
         }),
     };
     json.unwrap_or_else(|_| r#"{"message":"the error could not be written as JSON"}"#.to_owned())
+}
+
+/// A text without what is beyond all use, and perhaps beyond what a database takes.
+fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
+    const LONGEST: usize = 1 << 20;
+    if text.len() <= LONGEST {
+        return text.into();
+    }
+    let kept = &text[..text.floor_char_boundary(LONGEST)];
+    format!("{kept}… ({} bytes more)", text.len() - kept.len()).into()
 }
 
 /// The JSON text of a step's error. Its kind, and that it is not to be tried again, stand in members

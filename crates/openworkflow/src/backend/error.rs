@@ -73,6 +73,16 @@ pub enum BackendError {
         #[source]
         source: BoxError,
     },
+    /// The database refuses a value, and will refuse it again: a number or a character that its JSON cannot
+    /// hold, or one that is too large.
+    #[error("the database cannot store a value: {problem}")]
+    ValueRefused {
+        /// What it says about the value.
+        problem: String,
+        /// The driver's error.
+        #[source]
+        source: BoxError,
+    },
     /// The backend was closed.
     #[error("the backend is closed")]
     Closed,

@@ -3,6 +3,7 @@
 use workflow_core::{BoxError, Error, ErrorKind};
 
 use crate::backend::{BackendError, RunStatus, StoredError};
+use crate::payload;
 
 /// An operation of a client failed.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,16 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Of an operation that stores a value. `subject` begins the message where that is refused.
+    pub(super) fn of_value(error: BackendError, subject: impl FnOnce() -> String) -> Self {
+        match error {
+            BackendError::ValueRefused { problem, .. } => {
+                Self::Invalid(payload::refused(&subject(), &problem).message().to_owned())
+            }
+            error => Self::Backend(error),
+        }
+    }
+
     /// As interceptors see it: what failed in a word, and this error as the cause.
     pub(super) fn into_chain(self) -> Error {
         let (kind, name) = match &self {

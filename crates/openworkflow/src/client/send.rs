@@ -88,8 +88,10 @@ async fn send(config: Config) -> Result<Vec<String>> {
             || backend.send_signal(signal.clone()),
         )
         .await;
-        sent.map(SentSignal::new)
-            .map_err(|error| ClientError::from(error).into_chain())
+        sent.map(SentSignal::new).map_err(|error| {
+            let subject = || format!("the data of signal {:?}", signal.signal);
+            ClientError::of_value(error, subject).into_chain()
+        })
     };
     Ok(client.chain.call(call, send).await?.run_ids)
 }

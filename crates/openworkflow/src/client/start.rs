@@ -173,7 +173,15 @@ async fn start<O>(config: Config) -> Result<RunHandle<O>> {
         // It has its id already: a second creation finds what the first one may have made.
         let new = NewRun::from_call(call);
         let created = ride_out(retry_for, || backend.create_run(new.clone())).await;
-        let (run, found) = created.map_err(|error| ClientError::from(error).into_chain())?;
+        let (run, found) = created.map_err(|error| {
+            let subject = || {
+                format!(
+                    "the input, or the carrier, of workflow {:?}",
+                    new.workflow_name
+                )
+            };
+            ClientError::of_value(error, subject).into_chain()
+        })?;
         Ok(CreatedRun::new(run.id, found))
     };
     let created = client.chain.call(call, create).await?;

@@ -27,6 +27,7 @@ use crate::backend::{
 };
 use crate::lease::Lease;
 use crate::name::{self, StepNames};
+use crate::payload;
 use crate::retry::RetryPolicy;
 
 pub(crate) use driver::{Driver, DriverEnd};
@@ -433,6 +434,25 @@ impl ExecutionState {
         }
     }
 
+    /// As [`commit`](Self::commit), of something that stores a value of the user's: an error where the
+    /// database refuses that. `subject` begins its message.
+    pub(crate) async fn store<T, F, Fut>(
+        &self,
+        subject: impl FnOnce() -> String,
+        operation: F,
+    ) -> Result<T>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = BackendResult<T>>,
+    {
+        let attempt = async || match operation().await {
+            Err(BackendError::ValueRefused { problem, .. }) => Ok(Err(problem)),
+            result => result.map(Ok),
+        };
+        let stored: std::result::Result<T, String> = self.commit(attempt).await;
+        stored.map_err(|problem| payload::refused(&subject(), &problem))
+    }
+
     async fn interrupt(&self, reason: Interruption) -> ! {
         // A second reason is no news.
         let _ = self.interruption.set(reason);
@@ -460,13 +480,14 @@ impl ExecutionState {
         attempt: &NewStepAttempt,
         output: &Payload,
         turn: &Turn,
-    ) {
-        self.commit(|| {
+    ) -> Result<()> {
+        let subject = || format!("the result of step {:?}", attempt.step_name);
+        self.store(subject, || {
             let ended = EndedStep::new(attempt.clone(), Ok(output.clone()));
             self.backend
                 .end_step(&self.owner, numbered(ended, Some(turn)))
         })
-        .await;
+        .await
     }
 
     /// Records a failure. One that the code is told of has a turn.

@@ -85,21 +85,28 @@ pub(crate) async fn observe(turn: Option<Turn>) {
     }
 }
 
-/// Records a result and waits until it may be observed.
+/// Records a result and waits until it may be observed. One that the database refuses is a failure of the
+/// step, and a final one, since it would be refused again.
 pub(crate) async fn complete(
     state: &ExecutionState,
     at_work: AtWork,
     attempt: &NewStepAttempt,
     output: &Payload,
     turn: Option<Turn>,
-) {
+) -> Result<()> {
     let turn = turn.unwrap_or_else(|| at_work.number(&attempt.step_name));
-    at_work
+    let stored = at_work
         .during(state.complete_step(attempt, output, &turn))
         .await;
+    if let Err(error) = stored {
+        state.tell_failure(&attempt.step_name, &error);
+        let policy = RetryPolicy::none();
+        return Err(fail(state, at_work, attempt, 1, error, &policy, Some(turn)).await);
+    }
     let turn = turn.written();
     drop(at_work);
     turn.await;
+    Ok(())
 }
 
 /// Records the `failures`-th failure of a step: resolves with the error once it may be observed, or never

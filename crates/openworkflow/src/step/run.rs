@@ -134,7 +134,7 @@ async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
         .await;
     match result {
         Ok((value, output)) => {
-            complete(&state, at_work, &attempt, &output, None).await;
+            complete(&state, at_work, &attempt, &output, None).await?;
             Ok(value)
         }
         Err(error) => {

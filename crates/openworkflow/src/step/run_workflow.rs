@@ -263,13 +263,15 @@ async fn create_child(
     let create = |call: CreateRun| async {
         let asked_for = Arc::clone(&call.run.id);
         let new = NewRun::from_call(call);
-        let run = state
-            .commit(|| {
-                state
-                    .backend
-                    .begin_child(&state.owner, attempt.clone(), new.clone())
-            })
-            .await;
+        let subject = || {
+            let name = &attempt.step_name;
+            format!("the input, or the carrier, of child workflow {name:?}")
+        };
+        let begin = || {
+            let backend = &state.backend;
+            backend.begin_child(&state.owner, attempt.clone(), new.clone())
+        };
+        let run = state.store(subject, begin).await?;
         set_up.store(true, Ordering::Relaxed);
         let created = CreatedRun::new(run.id.as_str(), *run.id != *asked_for);
         *written.lock().unwrap_or_else(PoisonError::into_inner) = Some(ChildRun::from(run));
@@ -375,7 +377,7 @@ async fn settle<O>(
 ) -> Result<O> {
     match result {
         Ok((value, output)) => {
-            complete(state, at_work, attempt, &output, turn).await;
+            complete(state, at_work, attempt, &output, turn).await?;
             Ok(value)
         }
         Err(error) if standing => {

@@ -111,9 +111,9 @@ async fn send_signal(config: Config) -> Result<Vec<String>> {
             let mut new = NewSignal::new(&*state.owner.namespace_id, &*signal, data.clone());
             new.idempotency_key = Some(key);
             new.sender = Some(state.owner.clone());
-            let run_ids = state
-                .commit(|| state.backend.send_signal(new.clone()))
-                .await;
+            let subject = || format!("the data of signal {signal:?}");
+            let send = || state.backend.send_signal(new.clone());
+            let run_ids = state.store(subject, send).await?;
             Ok(StepOutcome::SignalSent { run_ids })
         },
     );
@@ -133,7 +133,7 @@ async fn send_signal(config: Config) -> Result<Vec<String>> {
     });
     match result {
         Ok((run_ids, output)) => {
-            complete(&state, at_work, &attempt, &output, None).await;
+            complete(&state, at_work, &attempt, &output, None).await?;
             Ok(run_ids)
         }
         Err(error) => Err(fail_wait(&state, at_work, &attempt, prior_failures, error, None).await),

@@ -58,8 +58,7 @@ async fn sleep(config: Config) -> Result<()> {
         PriorAttempts::None => 0,
         PriorAttempts::Open(open) => {
             if let Some(running) = open.running {
-                resume(&state, name, place, running).await;
-                return Ok(());
+                return resume(&state, name, place, running).await;
             }
             if let Some(error) = failed_for_good(&open, ErrorKind::Application) {
                 return Err(tell_again(name, error, turn).await);
@@ -101,8 +100,7 @@ async fn sleep(config: Config) -> Result<()> {
             standing.wait(until).await
         }
         Ok(StepOutcome::Completed { output }) => {
-            complete(&state, at_work, &attempt, &output, None).await;
-            Ok(())
+            complete(&state, at_work, &attempt, &output, None).await
         }
         Ok(other) => {
             let error = unexpected_outcome(&other);
@@ -122,7 +120,7 @@ async fn resume(
     name: Arc<str>,
     place: usize,
     running: RunningAttempt,
-) {
+) -> Result<()> {
     let attempt = NewStepAttempt::new(running.id, name, StepAttemptKind::Sleep, None);
     let resume_at = running.context.resume_at.unwrap_or(running.created_at);
     if state.now() < resume_at {
@@ -131,5 +129,5 @@ async fn resume(
     let (at_work, turn) = state
         .begin_to_settle(place, &attempt.step_name, resume_at)
         .await;
-    complete(state, at_work, &attempt, &Payload::NULL, Some(turn)).await;
+    complete(state, at_work, &attempt, &Payload::NULL, Some(turn)).await
 }

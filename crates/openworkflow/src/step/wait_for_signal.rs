@@ -169,7 +169,7 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
     };
     match result {
         Ok((value, output)) => {
-            complete(&state, at_work, &attempt, &output, None).await;
+            complete(&state, at_work, &attempt, &output, None).await?;
             Ok(value)
         }
         Err(error) if set_up.into_inner() => {
@@ -268,7 +268,7 @@ async fn resolve<T: DeserializeOwned>(
     let turn = Some(turn);
     match result {
         Ok((value, output)) => {
-            complete(state, at_work, &attempt, &output, turn).await;
+            complete(state, at_work, &attempt, &output, turn).await?;
             Ok(value)
         }
         Err(error) => {

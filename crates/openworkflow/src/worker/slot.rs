@@ -21,6 +21,7 @@ use crate::execution::{
     Driver, DriverEnd, ExecutionState, MEND_RETRY, StepHistory, retry_transient,
 };
 use crate::lease::{Lease, Moment};
+use crate::payload;
 use crate::retry::{RetryDecision, RetryPolicy};
 use crate::workflow::Workflow;
 
@@ -291,14 +292,20 @@ impl SlotRun {
         waits: Vec<Arc<str>>,
     ) {
         // An error is an interceptor's: not the workflow's failure, so not its policy's to count.
-        let outcome =
+        let mut outcome =
             outcome.unwrap_or_else(|error| self.decide_unless_overdue(&INTERCEPTOR_RETRY, error));
-        let backend = &self.shared.backend;
-        let write = || {
-            let last = last_write(&outcome, &waits);
-            async { backend.end_execution(&self.owner, last?).await }
-        };
-        let written = retry_transient(write).await;
+        let mut written = self.write(&outcome, &waits).await;
+        if let (
+            Err(BackendError::ValueRefused { problem, .. }),
+            ExecutionOutcome::Completed { .. },
+        ) = (&written, &outcome)
+        {
+            // It would be refused again, whoever executes the run.
+            let subject = format!("the output of workflow {:?}", self.run.workflow_name);
+            let error = payload::refused(&subject, problem);
+            outcome = ExecutionOutcome::Failed { error };
+            written = self.write(&outcome, &waits).await;
+        }
         match &written {
             Ok(()) => end.tell(Ok(&outcome)),
             Err(BackendError::OwnershipLost { reason }) => {
@@ -313,6 +320,15 @@ impl SlotRun {
             }
         }
         report_unwritten(&self.owner, written);
+    }
+
+    async fn write(&self, outcome: &ExecutionOutcome, waits: &[Arc<str>]) -> BackendResult<()> {
+        let backend = &self.shared.backend;
+        let write = || {
+            let last = last_write(outcome, waits);
+            async { backend.end_execution(&self.owner, last?).await }
+        };
+        retry_transient(write).await
     }
 
     async fn after_interruption(

@@ -104,7 +104,10 @@ async fn steps_written_together_do_not_share_their_troubles() {
             3 => assert_lost(result, Interruption::LeaseLost),
             5 | 7 => {
                 let error = result.unwrap_err();
-                assert!(matches!(error, BackendError::Driver { .. }), "{error:?}");
+                assert!(
+                    matches!(error, BackendError::ValueRefused { .. }),
+                    "{error:?}"
+                );
                 assert!(!error.is_transient(), "{error:?}");
             }
             _ => {

@@ -109,16 +109,40 @@ fn text(error: &Error) -> String {
 pub(super) fn driver(error: Error) -> BackendError {
     let transient = remedy(&error) != Remedy::None;
     let message = text(&error);
+    let refused = is_refusal(&error);
     let source = match server_error(&error) {
         Some(error) => error.into(),
         None => error.into(),
     };
+    if refused {
+        return BackendError::ValueRefused {
+            problem: message,
+            source,
+        };
+    }
     BackendError::Driver {
         message,
         transient,
         source,
     }
 }
+
+/// Whether it is a value that is at fault: a data exception, or a limit that it exceeds.
+fn is_refusal(error: &Error) -> bool {
+    match error.code() {
+        Some(code) => ["22", "54"]
+            .iter()
+            .any(|class| code.code().starts_with(class)),
+        None => error
+            .source()
+            .is_some_and(|source| source.downcast_ref::<TooLarge>().is_some()),
+    }
+}
+
+/// A value that no message to the server can carry.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} bytes are more than PostgreSQL takes at once")]
+pub(super) struct TooLarge(pub(super) usize);
 
 /// The same failure for each of several operations that were written together.
 pub(super) fn copy(error: &BackendError) -> BackendError {

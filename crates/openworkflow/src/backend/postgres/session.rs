@@ -294,14 +294,22 @@ impl<T: AsRef<str>> std::fmt::Debug for Json<T> {
 /// The version of the binary form of `jsonb`, which is this byte and the text.
 const JSONB_VERSION: u8 = 1;
 
+/// A message to the server has less than 1 GiB, with all that goes beside the value.
+const LARGEST: usize = (1 << 30) - (1 << 24);
+
 impl<T: AsRef<str>> ToSql for Json<T> {
     fn to_sql(
         &self,
         _: &Type,
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        let text = self.0.as_ref();
+        // More would cost the connection, which says nothing about the value.
+        if text.len() > LARGEST {
+            return Err(fault::TooLarge(text.len()).into());
+        }
         out.extend_from_slice(&[JSONB_VERSION]);
-        out.extend_from_slice(self.0.as_ref().as_bytes());
+        out.extend_from_slice(text.as_bytes());
         Ok(IsNull::No)
     }
 

@@ -45,6 +45,10 @@ pub(super) fn translate(error: rusqlite::Error, database: &str, waited: Duration
         Some(ErrorCode::ReadOnly) => BackendError::ReadOnly {
             database: database.to_owned(),
         },
+        Some(ErrorCode::TooBig) => BackendError::ValueRefused {
+            problem: error.to_string(),
+            source: Box::new(error),
+        },
         code => BackendError::Driver {
             message: error.to_string(),
             // An operator frees space or mends the disk while workers keep trying.
@@ -94,5 +98,22 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> BackendError {
         message: format!("an operation panicked: {}", error.message()),
         transient: false,
         source: error.into_boxed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_beyond_sqlites_limit_is_refused_for_good() {
+        let too_big = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_TOOBIG);
+        let error = rusqlite::Error::SqliteFailure(too_big, None);
+        let error = translate(error, "app.db", Duration::ZERO);
+        assert!(
+            matches!(error, BackendError::ValueRefused { .. }),
+            "{error:?}"
+        );
+        assert!(!error.is_transient());
     }
 }
