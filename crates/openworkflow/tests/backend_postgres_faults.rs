@@ -203,6 +203,35 @@ async fn deadlocks_with_others_are_repeated() {
     assert_eq!(history.attempts[0].output.expose(), "1");
 }
 
+#[tokio::test]
+async fn what_the_server_gives_up_may_be_tried_again() {
+    let name = support::schema();
+    let admin = support::client().await;
+    for setting in ["statement_timeout", "lock_timeout"] {
+        let join = if support::url().contains('?') {
+            '&'
+        } else {
+            '?'
+        };
+        let url = format!("{}{join}options=-c%20{setting}%3D100", support::url());
+        let options = Postgres::options().url(url).schema(&name);
+        let backend = options.connect().await.unwrap();
+        let owner = claimed(&backend, setting).await;
+        let lock = format!("BEGIN; SELECT 1 FROM {name}.workflow_runs FOR UPDATE");
+        admin.batch_execute(&lock).await.unwrap();
+        let error = backend.end_step(&owner, done(setting)).await.unwrap_err();
+        assert!(error.is_transient(), "{error:?}");
+        let output = Payload::NULL;
+        let end = ExecutionEnd::Complete { output };
+        let error = backend.end_execution(&owner, end.clone()).await;
+        let error = error.unwrap_err();
+        assert!(error.is_transient(), "{error:?}");
+        admin.batch_execute("COMMIT").await.unwrap();
+        backend.end_step(&owner, done(setting)).await.unwrap();
+        backend.end_execution(&owner, end).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stricter_isolation_level_of_the_database_is_coped_with() {
     let name = support::schema();

@@ -20,6 +20,8 @@ pub(super) enum Remedy {
     Unprepared,
     /// The server no longer takes writes: find the one that does.
     Relocate,
+    /// The server gave up waiting, and rolled back what there was: leave it to the caller when to try again.
+    Later,
     /// None that we have.
     None,
 }
@@ -55,6 +57,15 @@ pub(super) fn remedy(error: &Error) -> Remedy {
         Remedy::Unprepared
     } else if *code == SqlState::READ_ONLY_SQL_TRANSACTION {
         Remedy::Relocate
+    } else if [
+        // What `statement_timeout` says, and an administrator who cancels a statement.
+        SqlState::QUERY_CANCELED,
+        // What `lock_timeout` says.
+        SqlState::LOCK_NOT_AVAILABLE,
+    ]
+    .contains(code)
+    {
+        Remedy::Later
     } else {
         Remedy::None
     }

@@ -186,7 +186,7 @@ impl Sessions {
                     drop(Object::take(session));
                     return Err(fault::driver(error));
                 }
-                Remedy::Repeat | Remedy::Unprepared | Remedy::None => {
+                Remedy::Repeat | Remedy::Unprepared | Remedy::Later | Remedy::None => {
                     return Err(fault::driver(error));
                 }
             }
