@@ -6,7 +6,7 @@ mod support;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use openworkflow::Postgres;
 use openworkflow::backend::{
@@ -230,6 +230,66 @@ async fn what_the_server_gives_up_may_be_tried_again() {
         backend.end_step(&owner, done(setting)).await.unwrap();
         backend.end_execution(&owner, end).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_full_queue_of_notifications_fails_nothing() {
+    let name = support::schema();
+    let admin = support::client().await;
+    // To fill the queue takes gigabytes: these stand before the server's own, and act as it then does.
+    let full = format!(
+        "CREATE SCHEMA {name}_full;
+         CREATE FUNCTION {name}_full.pg_notification_queue_usage() RETURNS double precision
+             LANGUAGE sql AS 'SELECT 1::double precision';
+         CREATE FUNCTION {name}_full.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $$
+             BEGIN
+                 RAISE 'too many notifications in the NOTIFY queue' USING ERRCODE = '54000';
+             END $$"
+    );
+    admin.batch_execute(&full).await.unwrap();
+    let join = if support::url().contains('?') {
+        '&'
+    } else {
+        '?'
+    };
+    let path = format!("options=-c%20search_path%3D{name}_full,pg_catalog");
+    let url = format!("{}{join}{path}", support::url());
+    let options = Postgres::options().url(url).schema(&name);
+    let backend = options.connect().await.unwrap();
+    // News go with their transaction only when it was quiet before.
+    let quiet = || tokio::time::sleep(Duration::from_millis(30));
+    quiet().await;
+    let owner = claimed(&backend, "parent").await;
+    quiet().await;
+    let mut keyed = NewRun::new(NS, "keyed", "order", Payload::NULL);
+    keyed.idempotency_key = Some("key".to_owned());
+    backend.create_run(keyed).await.unwrap();
+    quiet().await;
+    backend.cancel_run(NS, "keyed").await.unwrap();
+    let context = r#"{"kind":"signal-wait","signal":"go"}"#.to_owned();
+    let kind = StepAttemptKind::SignalWait;
+    let wait = NewStepAttempt::new("wait".into(), "go".into(), kind, Some(context));
+    backend.begin_step(&owner, wait).await.unwrap();
+    let kind = StepAttemptKind::Workflow;
+    let wait = NewStepAttempt::new("child".into(), "child".into(), kind, None);
+    let child = NewRun::new(NS, "child", "part", Payload::NULL);
+    quiet().await;
+    backend.begin_child(&owner, wait, child).await.unwrap();
+    let park = ExecutionEnd::Park {
+        until: SystemTime::now() + PATIENCE,
+        waits: vec!["wait".into()],
+    };
+    backend.end_execution(&owner, park).await.unwrap();
+    quiet().await;
+    let signal = NewSignal::new(NS, "go", Payload::NULL);
+    let received = backend.send_signal(signal).await.unwrap();
+    assert_eq!(received, ["parent"]);
+    quiet().await;
+    let owner = claimed(&backend, "alone").await;
+    quiet().await;
+    let output = Payload::NULL;
+    let end = ExecutionEnd::Complete { output };
+    backend.end_execution(&owner, end).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -557,6 +557,10 @@ const SEND_SIGNAL: &str = "
         EXISTS (SELECT 1 FROM woken),
         (SELECT {notify} FROM woken LIMIT 1)";
 
+/// A transaction that notifies fails where the server's queue of notifications is full, as it becomes when
+/// somebody listens and never ends a transaction. News are not worth that.
+const HAS_ROOM: &str = "pg_notification_queue_usage() < 0.9";
+
 /// Every statement that does not depend on a request.
 pub(super) struct Statements {
     schema: String,
@@ -611,6 +615,7 @@ impl Statements {
                 ("{run_columns}", RUN_COLUMNS),
                 ("{step_columns}", STEP_COLUMNS),
                 ("{channel}", channel),
+                ("{has_room}", HAS_ROOM),
                 ("{runs}", &format!("\"{schema}\".\"workflow_runs\"")),
                 ("{steps}", &format!("\"{schema}\".\"step_attempts\"")),
                 ("{signals}", &format!("\"{schema}\".\"workflow_signals\"")),
@@ -621,7 +626,10 @@ impl Statements {
         };
         // The notification's text is the parameter named here; null for none.
         let notify = |n: u32| {
-            format!("CASE WHEN ${n}::text IS NOT NULL THEN pg_notify('{{channel}}', ${n}) END")
+            format!(
+                "CASE WHEN ${n}::text IS NOT NULL AND {{has_room}}
+                 THEN pg_notify('{{channel}}', ${n}) END"
+            )
         };
         let query = |text: &str, types: &[Type]| Query::new(fill(text, &[]), types);
         let notifying = |text: &str, n: u32, types: &[Type]| {
@@ -694,7 +702,7 @@ impl Statements {
             ),
             lazily: query("SET LOCAL synchronous_commit = off", &[]),
             notify: query(
-                "SELECT pg_notify('{channel}', p) FROM unnest($1) AS p",
+                "SELECT pg_notify('{channel}', p) FROM unnest($1) AS p WHERE {has_room}",
                 &[TEXTS],
             ),
         }
