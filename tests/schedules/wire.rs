@@ -72,9 +72,10 @@ async fn carry(
         // Notifications go by themselves, now or later.
         is_news |= is_begun && batch.is("SET LOCAL synchronous_commit");
         is_begun = batch.is("BEGIN");
+        // A backend begins to listen when it comes to it; and a transaction that begins does nothing yet.
+        let is_none = is_news || is_begun || batch.is("LISTEN");
         let step = match &batch.sql {
-            // It does nothing yet.
-            Some(sql) if !is_begun && !is_news => gate.pass(title(sql)).await,
+            Some(sql) if !is_none => gate.pass(title(sql)).await,
             _ => None,
         };
         is_news &= !batch.is("COMMIT");
