@@ -7,7 +7,7 @@ use super::play::{Play, done, owners, wait_for, was_written};
 on_both_databases! {
     a_run_begins_to_wait_and_parks
     a_run_is_put_away_to_be_tried_again
-    two_runs_park
+    two_runs_are_put_away
     runs_signal_each_other
     a_run_signals_itself_and_another
     a_signal_is_sent_twice
@@ -54,12 +54,13 @@ async fn a_run_is_put_away_to_be_tried_again(play: &mut Play<'_>) {
     assert!(play.is_due("run").await);
 }
 
-async fn two_runs_park(play: &mut Play<'_>) {
-    for (id, wait, name) in [("a", "a-go", "parks a"), ("b", "b-go", "parks b")] {
-        let run = play.waiting(id, "go").await;
-        let park = play.park(&[wait]);
+async fn two_runs_are_put_away(play: &mut Play<'_>) {
+    let a = play.waiting("a", "go").await;
+    let b = play.waiting("b", "go").await;
+    let (park, retry) = (play.park(&["a-go"]), play.retry(&["b-go"]));
+    for (name, run, end) in [("a parks", a, park), ("b fails", b, retry)] {
         play.actor(name, async move |db| {
-            db.end_execution(&run, park).await.unwrap();
+            db.end_execution(&run, end).await.unwrap();
         });
     }
     let signal = play.signal("go");
