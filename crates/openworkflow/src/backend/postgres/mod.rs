@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use deadpool_postgres::{Object, PoolError};
+use tokio::sync::oneshot;
 
 pub use options::PostgresOptions;
 pub use tls::TlsMode;
@@ -105,6 +106,20 @@ impl Postgres {
     pub fn close(&self) {
         self.0.stop_listening();
         self.0.sessions.homes().close();
+    }
+
+    /// Does what a step asks for in a task. Code may hold the future of a step and poll it no more,
+    /// and with it a connection that others wait for.
+    async fn apart<T: Send + 'static>(
+        &self,
+        operation: impl Future<Output = BackendResult<T>> + Send + 'static,
+    ) -> BackendResult<T> {
+        let (done, result) = oneshot::channel();
+        self.0.sessions.here()?.spawn(async move {
+            // A caller that is gone needs no answer.
+            let _ = done.send(operation.await);
+        });
+        result.await.unwrap_or(Err(BackendError::Closed))
     }
 
     async fn open(options: PostgresOptions) -> BackendResult<Self> {
@@ -289,7 +304,9 @@ impl Backend for Postgres {
     }
 
     async fn send_signal(&self, signal: NewSignal) -> BackendResult<Vec<String>> {
-        self.0.send_signal(signal).await
+        let inner = Arc::clone(&self.0);
+        self.apart(async move { inner.send_signal(signal).await })
+            .await
     }
 
     async fn claim_runs(&self, claim: Claim) -> BackendResult<Vec<ClaimedRun>> {
@@ -314,7 +331,9 @@ impl Backend for Postgres {
         attempt: NewStepAttempt,
         child: NewRun,
     ) -> BackendResult<WorkflowRun> {
-        self.0.begin_child(owner, attempt, child).await
+        let (inner, owner) = (Arc::clone(&self.0), owner.clone());
+        self.apart(async move { inner.begin_child(&owner, attempt, child).await })
+            .await
     }
 
     async fn end_step(&self, owner: &Owner, ended: EndedStep) -> BackendResult<()> {

@@ -182,13 +182,12 @@ impl Writer {
     }
 }
 
-/// A place in flight. A caller that is done, or gone, passes it on to those who wait.
+/// A place in flight. Only a task of ours has one: code may hold the future of a step and poll it no
+/// more, and with it a place that everybody waits for.
 struct Place {
     inner: Arc<Inner>,
     home: Arc<Home>,
     held: bool,
-    /// Whether a task holds it. A task that is dropped was on a runtime that is no more.
-    by_task: bool,
 }
 
 impl Place {
@@ -201,7 +200,7 @@ impl Place {
             state.in_flight -= 1;
         } else {
             drop(state);
-            self.inner.write_queued(&self.home);
+            self.inner.write_queued(&self.home, false);
         }
     }
 
@@ -220,10 +219,10 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.by_task && std::mem::take(&mut self.held) {
+        // A task that is dropped was on a runtime that is no more.
+        if self.held {
             self.home.writer.lock().in_flight -= 1;
         }
-        self.pass_on();
     }
 }
 
@@ -231,54 +230,38 @@ impl Inner {
     /// Writes alone where nothing else is being written, and with others otherwise.
     pub(super) async fn write(self: &Arc<Self>, write: Write) -> BackendResult<()> {
         let home = self.sessions.here()?;
-        let result = {
+        let (done, result) = oneshot::channel();
+        let (free, idle) = {
             let mut state = home.writer.lock();
             let idle = state.in_flight == 0 && state.queue.is_empty();
             let free = state.in_flight < IN_FLIGHT;
             if free {
                 state.in_flight += 1;
             }
-            if idle {
-                Err(write)
-            } else {
-                let (done, result) = oneshot::channel();
-                state.queue.push_back(Waiting { write, done });
-                Ok((result, free))
-            }
+            state.queue.push_back(Waiting { write, done });
+            (free, idle)
         };
-        match result {
-            Err(write) => {
-                let mut place = Place {
-                    inner: Arc::clone(self),
-                    home,
-                    held: true,
-                    by_task: false,
-                };
-                place.hold(self.write_alone(&write)).await
-            }
-            Ok((result, free)) => {
-                if free {
-                    self.write_queued(&home);
-                }
-                result.await.unwrap_or(Err(BackendError::Closed))
-            }
+        if free {
+            self.write_queued(&home, idle);
         }
+        result.await.unwrap_or(Err(BackendError::Closed))
     }
 
     /// Writes what is queued, in a task: the callers may go away, and each waits for others' writes.
     /// The place in flight must have been taken.
-    fn write_queued(self: &Arc<Self>, home: &Arc<Home>) {
+    fn write_queued(self: &Arc<Self>, home: &Arc<Home>, mut at_once: bool) {
         let mut place = Place {
             inner: Arc::clone(self),
             home: Arc::clone(home),
             held: true,
-            by_task: true,
         };
         home.spawn(async move {
             let (inner, home) = (Arc::clone(&place.inner), Arc::clone(&place.home));
             while place.held {
                 // Those who wait for the last commit go on now, and many of them want to write next.
-                tokio::task::yield_now().await;
+                if !std::mem::take(&mut at_once) {
+                    tokio::task::yield_now().await;
+                }
                 let waiting = home.writer.next(&mut place);
                 match <[Waiting; 1]>::try_from(waiting) {
                     Ok([one]) => {
