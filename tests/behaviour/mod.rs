@@ -14,6 +14,7 @@ mod lists;
 mod panics;
 mod parallel;
 mod process;
+mod races;
 mod replay;
 mod retries;
 pub(crate) mod runtimes;

@@ -12,8 +12,9 @@ use std::time::SystemTime;
 use futures_util::task::AtomicWaker;
 use workflow_core::{BoxFuture, Error, ErrorKind, Event, Payload, Result};
 
-use super::attention::Polled;
+use super::attention::{Epoch, Polled};
 use super::order::Stage;
+use super::work::Work;
 use super::{ExecutionState, Inner, Pending, Stopped};
 
 /// How often the code is polled before the runtime gets its turn.
@@ -192,6 +193,17 @@ impl Working {
             Polled::WakeAndYield(waker) => Self::Unknown(Settled::PollLater(waker)),
         }
     }
+
+    /// Whether the code polls one of those at work.
+    fn at<'a>(works: impl Iterator<Item = &'a mut Work>, epoch: Epoch) -> Self {
+        for work in works {
+            match Self::of(work.attention.polled(epoch)) {
+                Self::No => {}
+                known => return known,
+            }
+        }
+        Self::No
+    }
 }
 
 impl ExecutionState {
@@ -288,6 +300,13 @@ impl Inner {
     /// yet, the others wait for it.
     fn settle_results(&mut self) -> Option<Settled> {
         let epoch = self.order.epoch;
+        if self.order.has_ready() && self.works.withdraws() {
+            match Working::at(self.works.withdrawing(), epoch) {
+                Working::Yes => return Some(Settled::Waits),
+                Working::Unknown(settled) => return Some(settled),
+                Working::No => {}
+            }
+        }
         let mut number = 0;
         while self.order.has_ready() {
             number = self.order.place_after(number)?;
@@ -337,31 +356,31 @@ impl Inner {
         if self.deferred.is_empty() {
             return None;
         }
-        if let Some(wakers) = self.release(false) {
+        if let Some(wakers) = self.release_free() {
             return Some(Settled::PollAgain(wakers));
         }
         // Each waits for a wait to be recorded.
         let epoch = self.order.epoch;
-        for work in self.works.recording() {
-            match Working::of(work.attention.polled(epoch)) {
-                Working::Yes => return Some(Settled::Waits),
+        match Working::at(self.works.recording(), epoch) {
+            Working::Yes => return Some(Settled::Waits),
+            Working::Unknown(settled) => return Some(settled),
+            Working::No => {}
+        }
+        // The code holds that wait and does not poll it. What it polls goes on.
+        let mut polled = Vec::new();
+        for (id, deferred) in &mut self.deferred {
+            match Working::of(deferred.attention.polled(epoch)) {
+                Working::Yes => polled.push(*id),
                 Working::Unknown(settled) => return Some(settled),
                 Working::No => {}
             }
         }
-        self.release(true).map(Settled::PollAgain)
+        self.release(polled).map(Settled::PollAgain)
     }
 
     /// Whether a step is at work that the code polls.
     fn at_work(&mut self) -> Working {
-        let epoch = self.order.epoch;
-        for work in self.works.iter_mut() {
-            match Working::of(work.attention.polled(epoch)) {
-                Working::No => {}
-                known => return known,
-            }
-        }
-        Working::No
+        Working::at(self.works.begun(), self.order.epoch)
     }
 
     /// The recorded result that the code should have asked for before `number`. Told once.

@@ -1,6 +1,6 @@
 //! What a run did before, by step name, and the order in which its code observed it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -284,5 +284,11 @@ impl StepHistory {
 
     pub(crate) fn clear_waiter(&mut self, signal: &str) {
         self.waiters.remove(signal);
+    }
+
+    /// The same for those that the steps of these names wait for.
+    pub(crate) fn clear_waiters(&mut self, step_names: &HashSet<Arc<str>>) {
+        self.waiters
+            .retain(|_, waiter| !step_names.contains(waiter));
     }
 }

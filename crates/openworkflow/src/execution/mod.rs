@@ -82,8 +82,8 @@ struct Inner {
     /// Those of the deferred that may begin, with the number of what they settle.
     released: HashMap<u64, Option<u32>>,
     pending: BTreeMap<u64, Pending>,
-    /// The waits that code gave up while it was asked to collect them.
-    withdrawing: Option<Vec<NewStepAttempt>>,
+    /// How the waits are closed that code gave up while it was asked to collect them.
+    withdrawing: Option<Vec<EndedStep>>,
     attempts: usize,
     last_key: u64,
     /// Whether it was said that the code departed from its history.
@@ -330,9 +330,10 @@ impl ExecutionState {
 
     /// A wait that stands in the database, or is about to.
     pub(crate) fn standing(self: &Arc<Self>, attempt: &NewStepAttempt) -> StandingWait {
+        let closed = EndedStep::new(attempt.clone(), Ok(Payload::NULL));
         StandingWait {
             state: Arc::clone(self),
-            attempt: attempt.clone(),
+            closed: closed.with_config(codec::encode_withdrawn()),
         }
     }
 
@@ -490,23 +491,23 @@ impl ExecutionState {
         .await
     }
 
-    /// Records a failure. One that the code is told of has a turn.
+    /// Records a failure, which is the `at_work`'s. One that the code is told of has a turn.
     pub(crate) async fn fail_step(
         &self,
+        at_work: &mut AtWork,
         attempt: &NewStepAttempt,
         error: &Error,
         turn: Option<&Turn>,
     ) {
         let error = codec::encode_step_error(error);
-        self.commit(|| {
-            let ended = EndedStep::new(attempt.clone(), Err(error.clone()));
-            self.backend.end_step(&self.owner, numbered(ended, turn))
-        })
-        .await;
+        let ended = numbered(EndedStep::new(attempt.clone(), Err(error)), turn);
+        at_work.closes_with(&ended);
+        let write = self.commit(|| self.backend.end_step(&self.owner, ended.clone()));
+        at_work.during(write).await;
     }
 
     /// Collects the waits that the code gives up while `drops` runs.
-    pub(crate) fn collect_withdrawn(&self, drops: impl FnOnce()) -> Vec<NewStepAttempt> {
+    pub(crate) fn collect_withdrawn(&self, drops: impl FnOnce()) -> Vec<EndedStep> {
         let outer = self.lock().withdrawing.replace(Vec::new());
         drops();
         let mut inner = self.lock();
@@ -515,33 +516,35 @@ impl ExecutionState {
     }
 
     /// Closes the rows of waits that the code has given up, so that nothing is delivered to them.
-    pub(crate) async fn withdraw(self: &Arc<Self>, waits: Vec<NewStepAttempt>) {
+    pub(crate) async fn withdraw(self: &Arc<Self>, waits: Vec<EndedStep>) {
         if waits.is_empty() {
             return;
         }
-        let at_work = self.at_work();
-        let closed = waits.into_iter().map(|attempt| async move {
-            self.commit(|| {
-                let ended = EndedStep::new(attempt.clone(), Ok(Payload::NULL));
-                self.backend
-                    .end_step(&self.owner, ended.with_config(codec::encode_withdrawn()))
-            })
-            .await;
+        let names: HashSet<_> = waits
+            .iter()
+            .map(|wait| Arc::clone(&wait.attempt.step_name))
+            .collect();
+        let at_work = self.at_work_withdrawing();
+        let closed = waits.into_iter().map(|wait| async move {
+            self.commit(|| self.backend.end_step(&self.owner, wait.clone()))
+                .await;
         });
         at_work.during(futures_util::future::join_all(closed)).await;
+        self.lock().history.clear_waiters(&names);
     }
 }
 
-/// The code awaits a wait while this lives.
+/// The code awaits a wait whose row may stand in the database while this lives.
 pub(crate) struct StandingWait {
     state: Arc<ExecutionState>,
-    attempt: NewStepAttempt,
+    /// How its row is closed where the code withdraws it.
+    closed: EndedStep,
 }
 
 impl StandingWait {
     /// Waits until a later execution: never resolves. The run may park.
     pub(crate) async fn wait(&self, until: SystemTime) -> ! {
-        let attempt = self.attempt.clone();
+        let attempt = self.closed.attempt.clone();
         self.state.pend(Pending::Wait { attempt, until }).await
     }
 }
@@ -549,7 +552,7 @@ impl StandingWait {
 impl Drop for StandingWait {
     fn drop(&mut self) {
         if let Some(withdrawing) = &mut self.state.lock().withdrawing {
-            withdrawing.push(self.attempt.clone());
+            withdrawing.push(self.closed.clone());
         }
     }
 }

@@ -30,7 +30,8 @@ pub(super) struct Order {
     last: u32,
     /// Which poll of the code is under way, or was the last.
     pub(super) poll: u64,
-    /// Whether a result was observed in that poll. The next one waits for the next.
+    /// Whether a result was observed in that poll, or the code goes on otherwise. The next result waits
+    /// for the next poll.
     observed: bool,
     pub(super) epoch: Epoch,
 }
@@ -78,6 +79,11 @@ impl Order {
     pub(super) fn begin_poll(&mut self) {
         self.poll += 1;
         self.observed = false;
+    }
+
+    /// The code goes on in this poll, and observes no result in it.
+    pub(super) fn goes_on(&mut self) {
+        self.observed = true;
     }
 
     /// What the code awaits has changed.
@@ -241,7 +247,7 @@ impl Future for Turn {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let in_code = self.state.is_polling_code();
         let mut inner = self.state.lock();
-        let held = inner.is_over();
+        let held = inner.is_over() || inner.works.withdraws();
         let order = &mut inner.order;
         let Some(place) = order.places.get(&self.number) else {
             // Observed already.

@@ -113,7 +113,7 @@ pub(crate) async fn complete(
 /// where `policy` has it tried again.
 pub(crate) async fn fail(
     state: &ExecutionState,
-    at_work: AtWork,
+    mut at_work: AtWork,
     attempt: &NewStepAttempt,
     failures: u32,
     error: Error,
@@ -124,8 +124,8 @@ pub(crate) async fn fail(
     // What is tried again is no result, and has no number.
     let turn = (decide(state.now()) == RetryDecision::GiveUp)
         .then(|| turn.unwrap_or_else(|| at_work.number(&attempt.step_name)));
-    at_work
-        .during(state.fail_step(attempt, &error, turn.as_ref()))
+    state
+        .fail_step(&mut at_work, attempt, &error, turn.as_ref())
         .await;
     // The delay counts from the time in the row. Were the run due before that, the execution that tries
     // again would come too early.
@@ -208,7 +208,8 @@ pub(crate) async fn fail_standing_wait(
     turn: Option<Turn>,
 ) -> Error {
     if error.is_retryable() {
-        drop((at_work, turn));
+        drop(turn);
+        let _standing = at_work.rest();
         let at = state.now() + STEP_RETRY.delay(state.execution.attempt);
         state
             .wait_for_retry(error.with_step_name(Arc::clone(&attempt.step_name)), at)

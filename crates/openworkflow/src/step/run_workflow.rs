@@ -189,8 +189,7 @@ async fn set_up<O: DeserializeOwned>(
         StepAttemptKind::Workflow,
         codec::workflow_context(child.timeout_at),
     );
-    let standing = state.standing(&attempt);
-    let at_work = state.at_work();
+    let at_work = state.at_work_waiting(state.standing(&attempt));
     let run_id = new_id();
     let set_up = AtomicBool::new(false);
     let call = through_chain(
@@ -212,10 +211,7 @@ async fn set_up<O: DeserializeOwned>(
         },
     );
     let result = match at_work.during(call).await {
-        Ok(StepOutcome::Parked { until }) => {
-            drop(at_work);
-            standing.wait(until).await
-        }
+        Ok(StepOutcome::Parked { until }) => at_work.park(until).await,
         Ok(StepOutcome::Completed { output }) => {
             let value = state.answered(&attempt.step_name, decode(&output, &attempt.step_name));
             value.map(|value| (value, output))
@@ -314,14 +310,13 @@ async fn resolve<O: DeserializeOwned>(
         )
         .non_retryable())),
     };
+    let standing = state.standing(&attempt);
     let Some(outcome) = outcome else {
-        state.standing(&attempt).wait(child.timeout_at).await
+        standing.wait(child.timeout_at).await
     };
     let ended_at = ended.and_then(|run| run.finished_at);
     let since = ended_at.map_or(child.timeout_at, |at| at.min(child.timeout_at));
-    let (at_work, turn) = state
-        .begin_to_settle(place, &attempt.step_name, since)
-        .await;
+    let (at_work, turn) = state.begin_to_settle(place, standing, since).await;
     if let Ok(StepOutcome::Completed { output }) = &outcome
         && let Err(damaged) = payload::check_json(output, &subject(&attempt.step_name))
     {

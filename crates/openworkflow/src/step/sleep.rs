@@ -68,7 +68,7 @@ async fn sleep(config: Config) -> Result<()> {
     };
     drop(turn);
 
-    state.begin_wait().await;
+    state.begin_wait(place).await;
     let resume_at = until.resolve(state.now(), &format!("sleep {name:?}"))?;
     let attempt_id = state.new_attempt_id().await;
     let attempt = NewStepAttempt::new(
@@ -77,8 +77,7 @@ async fn sleep(config: Config) -> Result<()> {
         StepAttemptKind::Sleep,
         codec::sleep_context(resume_at),
     );
-    let standing = state.standing(&attempt);
-    let at_work = state.at_work();
+    let at_work = state.at_work_waiting(state.standing(&attempt));
     let set_up = AtomicBool::new(false);
     let call = through_chain(
         &state,
@@ -95,10 +94,7 @@ async fn sleep(config: Config) -> Result<()> {
     );
     let outcome = at_work.during(call).await;
     match outcome {
-        Ok(StepOutcome::Parked { until }) => {
-            drop(at_work);
-            standing.wait(until).await
-        }
+        Ok(StepOutcome::Parked { until }) => at_work.park(until).await,
         Ok(StepOutcome::Completed { output }) => {
             complete(&state, at_work, &attempt, &output, None).await
         }
@@ -123,11 +119,10 @@ async fn resume(
 ) -> Result<()> {
     let attempt = NewStepAttempt::new(running.id, name, StepAttemptKind::Sleep, None);
     let resume_at = running.context.resume_at.unwrap_or(running.created_at);
+    let standing = state.standing(&attempt);
     if state.now() < resume_at {
-        state.standing(&attempt).wait(resume_at).await;
+        standing.wait(resume_at).await;
     }
-    let (at_work, turn) = state
-        .begin_to_settle(place, &attempt.step_name, resume_at)
-        .await;
+    let (at_work, turn) = state.begin_to_settle(place, standing, resume_at).await;
     complete(state, at_work, &attempt, &Payload::NULL, Some(turn)).await
 }

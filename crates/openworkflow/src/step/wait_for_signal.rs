@@ -124,8 +124,9 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
     };
     drop(turn);
 
-    state.begin_wait().await;
+    let recording = state.begin_to_record(place).await;
     if let Some(waiter) = state.waiter_on(&signal) {
+        drop(recording);
         return Err(refuse(&state, step_name, &signal, &waiter, prior_failures).await);
     }
     let timeout_at = timeout.resolve(state.now(), &format!("the timeout of wait {step_name:?}"))?;
@@ -137,8 +138,7 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
         StepAttemptKind::SignalWait,
         codec::signal_wait_context(&signal, timeout_at),
     );
-    let standing = state.standing(&attempt);
-    let at_work = state.at_work_recording(Some(place));
+    let at_work = recording.at_work(state.standing(&attempt));
     let set_up = AtomicBool::new(false);
     let call = through_chain(
         &state,
@@ -156,8 +156,7 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
     let result = match at_work.during(call).await {
         Ok(StepOutcome::Parked { until }) => {
             state.set_waiter(signal, Arc::clone(&attempt.step_name));
-            drop(at_work);
-            standing.wait(until).await
+            at_work.park(until).await
         }
         Ok(StepOutcome::Completed { output }) => {
             let value = state.answered(&attempt.step_name, decode_output(&output, &signal));
@@ -224,13 +223,12 @@ async fn resolve<T: DeserializeOwned>(
     let attempt = NewStepAttempt::new(running.id, step_name, StepAttemptKind::SignalWait, None);
     let received = running.signal;
     // A signal that came counts even after the time-out.
+    let standing = state.standing(&attempt);
     if received.is_none() && state.now() < timeout_at {
-        state.standing(&attempt).wait(timeout_at).await;
+        standing.wait(timeout_at).await;
     }
     let since = received.as_ref().map_or(timeout_at, |signal| signal.at);
-    let (at_work, turn) = state
-        .begin_to_settle(place, &attempt.step_name, since)
-        .await;
+    let (at_work, turn) = state.begin_to_settle(place, standing, since).await;
     if let Some(received) = &received
         && let Err(damaged) = payload::check_json(&received.data, &subject(&signal))
     {
