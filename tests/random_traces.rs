@@ -26,6 +26,7 @@ async fn traced(
     let setup = Setup {
         concurrency,
         crashes,
+        chance: None,
         worker: &|worker| worker.interceptor(otel.clone()),
         client: &|client| client.interceptor(otel.clone()),
     };

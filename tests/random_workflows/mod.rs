@@ -1,5 +1,5 @@
 //! Random workflows on a real database: crashes lose nothing and repeat nothing that is completed,
-//! and interceptors change nothing.
+//! interceptors change nothing, and what the code observed it observes again.
 //!
 //! `PROPTEST_CASES` sets how many programs are made up. A failure prints the program, made as small as
 //! possible, and its seed is kept in `random_workflows/mod.regressions` to be tried first from then on.
@@ -13,7 +13,7 @@ use openworkflow::{
     StepCall, StepOutcome, WorkerBuilder, async_trait,
 };
 use openworkflow_tests::random::{
-    Checked, Database, Program, Setup, block_on, config, drive, programs,
+    Checked, Database, Program, Setup, block_on, config, drive, programs, racing_programs,
 };
 
 use proptest::prelude::*;
@@ -145,6 +145,40 @@ async fn check_crashes(
     Ok(())
 }
 
+/// Runs a program that races, with crashes, and with delays where they matter. Of what its code observes
+/// in one execution, the next one observes the same; [`drive`] has an eye on that.
+async fn check_observations(
+    program: Program,
+    concurrency: usize,
+    crashes: Vec<u32>,
+    chance: u64,
+    intercepted: bool,
+) -> Checked {
+    let witness = Arc::default();
+    let intercept = |worker| with_interceptors(worker, &witness);
+    let plain = Setup::default();
+    let setup = Setup {
+        concurrency,
+        crashes: &crashes,
+        chance: Some(chance),
+        worker: if intercepted {
+            &intercept
+        } else {
+            plain.worker
+        },
+        ..plain
+    };
+    let outcome = drive(&crate::Db::create().await, &program, &setup).await;
+    let times = outcome.crashes;
+    prop_assert_eq!(
+        &outcome.violations,
+        &Vec::<String>::new(),
+        "{} crashes",
+        times
+    );
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(config(crate::CASES))]
 
@@ -164,5 +198,16 @@ proptest! {
         intercepted in any::<bool>(),
     ) {
         block_on(check_crashes(program, concurrency, crashes, intercepted))?;
+    }
+
+    #[test]
+    fn what_was_observed_is_observed_again(
+        program in racing_programs(),
+        concurrency in 1_usize..5,
+        crashes in proptest::collection::vec(1_u32..40, 0..6),
+        chance in any::<u64>(),
+        intercepted in any::<bool>(),
+    ) {
+        block_on(check_observations(program, concurrency, crashes, chance, intercepted))?;
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, Level};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::Log;
@@ -12,13 +13,19 @@ use crate::Log;
 #[must_use]
 pub fn collect() -> (Log, DefaultGuard) {
     let log = Log::new();
+    let collecting = tracing::dispatcher::set_default(&collector(&log, Level::DEBUG));
+    (log, collecting)
+}
+
+/// Adds to `log` what is logged at `level` and above, wherever this is the default.
+pub(crate) fn collector(log: &Log, level: Level) -> Dispatch {
     let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
+        .with_max_level(level)
         .without_time()
         .with_ansi(false)
         .with_writer(Lines(log.clone()))
         .finish();
-    (log, tracing::subscriber::set_default(subscriber))
+    subscriber.into()
 }
 
 #[derive(Clone)]

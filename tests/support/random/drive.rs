@@ -28,6 +28,10 @@ pub trait Database: Sized + Send + Sync {
     /// The backend's value.
     type Store: Backend + Clone;
 
+    /// How far away the next due run must be for the clock to be moved beyond it. Where the clock goes on
+    /// by itself, the run may be claimed meanwhile, and its lease must not pass.
+    const FORESIGHT: Duration = Duration::ZERO;
+
     /// A database that is empty, or does not exist yet.
     fn create() -> impl Future<Output = Self> + Send;
 
@@ -76,6 +80,9 @@ pub struct Setup<'a> {
     pub concurrency: usize,
     /// After how many points the process crashes: the first, the one that follows it, and so on.
     pub crashes: &'a [u32],
+    /// The seed of what is left to chance: how long the ways to the database are, when the client sends
+    /// its signals, and how far the clock is moved. Where it is `None`, nothing is.
+    pub chance: Option<u64>,
     /// What else is set on the worker, such as interceptors.
     pub worker: &'a (dyn Fn(WorkerBuilder) -> WorkerBuilder + Sync),
     /// What else is set on the client that starts the root run.
@@ -87,6 +94,7 @@ impl Default for Setup<'_> {
         Self {
             concurrency: 4,
             crashes: &[],
+            chance: None,
             worker: &|worker| worker,
             client: &|client| client,
         }
@@ -98,6 +106,7 @@ impl fmt::Debug for Setup<'_> {
         f.debug_struct("Setup")
             .field("concurrency", &self.concurrency)
             .field("crashes", &self.crashes)
+            .field("chance", &self.chance)
             .finish_non_exhaustive()
     }
 }
@@ -120,11 +129,13 @@ pub struct Outcome {
 /// Runs `program` on an empty database until every run has ended.
 pub async fn drive<D: Database>(db: &D, program: &Program, setup: &Setup<'_>) -> Outcome {
     let clock = db.clock();
-    let world = Arc::new(World::default());
+    let world = Arc::new(World::of_chance(setup.chance));
     let mut driver = Driver {
         clock,
         marker: &program.marker,
-        waits_for_client: format!("{program:?}").contains("WaitForClient"),
+        waits_for_client: ["WaitForClient", "Patience"]
+            .iter()
+            .any(|op| format!("{program:?}").contains(op)),
         signaled: HashSet::new(),
         dead_workers: HashSet::new(),
         violations: Vec::new(),
@@ -149,10 +160,7 @@ pub async fn drive<D: Database>(db: &D, program: &Program, setup: &Setup<'_>) ->
             .build()
             .expect("the worker builds")
             .start();
-        let ended = tokio::select! {
-            () = world.crashed() => false,
-            () = driver.work(db, &store, &client) => true,
-        };
+        let ended = driver.work(db, &store, &client, &world).await;
         worker.abort().await;
         db.close(store).await;
         store = db.open(&driver.clock).await;
@@ -173,7 +181,12 @@ pub async fn drive<D: Database>(db: &D, program: &Program, setup: &Setup<'_>) ->
     };
     let history = History::read(&client, &root_id).await;
     driver.violations.extend(world.violations());
-    history.check(&world, crashes, &mut driver.violations);
+    for (run_id, violation) in world.observations.violations() {
+        let path = history.names.get(&run_id).unwrap_or(&run_id);
+        driver.violations.push(format!("{path}: {violation}"));
+    }
+    let given_up = if program.is_left_to_chance() { 2 } else { 0 };
+    history.check(&world, crashes, given_up, &mut driver.violations);
     let rows = history.named(db.rows().await);
     db.close(store).await;
     Outcome {
@@ -196,17 +209,27 @@ struct Driver<'a> {
 
 impl Driver<'_> {
     /// Lets the worker work. Whenever it has nothing to do, sends the next signal that somebody
-    /// waits for, or else moves the clock to when the next run is due. Ends when no run is left.
-    async fn work<D: Database>(&mut self, db: &D, store: &D::Store, client: &Client) {
+    /// waits for, or else moves the clock to when the next run is due. Ends when no run is left, or
+    /// with `false` when the process has crashed.
+    async fn work<D: Database>(
+        &mut self,
+        db: &D,
+        store: &D::Store,
+        client: &Client,
+        world: &World,
+    ) -> bool {
         let mut busy_since = Instant::now();
         loop {
+            if world.has_crashed() {
+                return false;
+            }
             let runs = all_runs(client).await;
             let live: Vec<_> = runs
                 .iter()
                 .filter(|run| !run.status.is_terminal())
                 .collect();
             if live.is_empty() {
-                return;
+                return true;
             }
             let now = self.clock.now();
             let is_busy = |run: &&&WorkflowRun| {
@@ -216,23 +239,33 @@ impl Driver<'_> {
             };
             if let Some(run) = live.iter().find(is_busy) {
                 assert!(busy_since.elapsed() < PATIENCE, "nobody executes {run:?}");
+                if world.roll(8) == 1 {
+                    self.send_next_signal(client, &live, true).await;
+                }
                 tokio::time::sleep(Duration::from_micros(500)).await;
                 continue;
             }
-            if !self.send_next_signal(client, &live).await {
-                let due = live.iter().filter_map(|run| run.available_at).min();
-                let wait = due.and_then(|due| due.duration_since(now).ok());
-                match wait {
-                    Some(wait) if wait < STUCK => db.advance(store, &self.clock, wait).await,
-                    _ => {
-                        let stuck = format!("every run waits for what never comes: {live:#?}");
-                        self.violations.push(stuck);
-                        for run in &live {
-                            client
-                                .cancel(&run.id)
-                                .await
-                                .expect("a stuck run is canceled");
-                        }
+            let due = live.iter().filter_map(|run| run.available_at).min();
+            let wait = due.and_then(|due| due.duration_since(now).ok());
+            let wait = wait.filter(|wait| *wait < STUCK);
+            let time_first = wait.is_some() && world.roll(2) == 1;
+            if time_first || !self.send_next_signal(client, &live, false).await {
+                if let Some(wait) = wait {
+                    // Further, at times, so that several waits are over when the next execution begins.
+                    let further = match world.roll(6) {
+                        3 if wait >= D::FORESIGHT => 1,
+                        4 if wait >= D::FORESIGHT => 3600,
+                        5 if wait >= D::FORESIGHT => 2 * 86_400,
+                        _ => 0,
+                    };
+                    let by = wait + Duration::from_secs(further);
+                    db.advance(store, &self.clock, by).await;
+                } else {
+                    let stuck = format!("every run waits for what never comes: {live:#?}");
+                    self.violations.push(stuck);
+                    for run in &live {
+                        let canceled = client.cancel(&run.id).await;
+                        canceled.expect("a stuck run is canceled");
                     }
                 }
             }
@@ -240,7 +273,13 @@ impl Driver<'_> {
         }
     }
 
-    async fn send_next_signal(&mut self, client: &Client, live: &[&WorkflowRun]) -> bool {
+    /// Whether there was one to send. While the worker is busy, the wait may end meanwhile.
+    async fn send_next_signal(
+        &mut self,
+        client: &Client,
+        live: &[&WorkflowRun],
+        busy: bool,
+    ) -> bool {
         if !self.waits_for_client {
             return false;
         }
@@ -257,12 +296,15 @@ impl Driver<'_> {
         }
         waiting.sort();
         for signal in waiting {
-            if self.signaled.insert(signal.clone()) {
+            if !self.signaled.contains(&signal) {
                 let data = json!({ "from": "client", "marker": self.marker });
                 let sent = client.send_signal(signal.as_str(), &data).await;
-                if sent.expect("a signal is sent").is_empty() {
+                if !sent.expect("a signal is sent").is_empty() {
+                    self.signaled.insert(signal);
+                } else if !busy {
                     let lost = format!("{signal} was waited for and reached nobody");
                     self.violations.push(lost);
+                    self.signaled.insert(signal);
                 }
                 return true;
             }
@@ -317,7 +359,8 @@ impl History {
         Self { runs, names }
     }
 
-    fn check(&self, world: &World, crashes: usize, violations: &mut Vec<String>) {
+    /// Notes what must not be. The code may have given up a step `given_up` times in the middle.
+    fn check(&self, world: &World, crashes: usize, given_up: usize, violations: &mut Vec<String>) {
         let mut children: HashMap<&str, u32> = HashMap::new();
         for (run, steps) in &self.runs {
             let Some(path) = self.names.get(&run.id) else {
@@ -341,17 +384,26 @@ impl History {
                 if completed > 1 {
                     violations.push(format!("{path}/{name} is completed {completed} times"));
                 }
+                if let Some(id) = name.strip_prefix("child-")
+                    && world.began_before(&run.id, name, &format!("wait-{id}"))
+                {
+                    violations.push(format!("{path}/{name} began before its parent waited"));
+                }
                 if attempts[0].kind != StepAttemptKind::Function {
+                    let stands = attempts.iter().any(|a| a.status == StepStatus::Running);
+                    if stands && node_of(name).is_some_and(|node| world.has_lost(&run.id, node)) {
+                        violations.push(format!("{path}/{name} lost a race and still stands"));
+                    }
                     continue;
                 }
                 let executions = world.executions(&run.id, name) as usize;
                 // A crash can undo one execution of each step that was under way.
-                if !(ended..=ended + crashes).contains(&executions) {
+                if !(ended..=ended + crashes + given_up).contains(&executions) {
                     violations.push(format!(
                         "{path}/{name} ran {executions} times, ended {ended} times, with {crashes} crashes"
                     ));
                 }
-                if crashes == 0 && attempts.len() > ended {
+                if crashes + given_up == 0 && attempts.len() > ended {
                     violations.push(format!("{path}/{name} is left behind as running"));
                 }
             }
@@ -377,6 +429,12 @@ impl History {
         named.sort();
         named
     }
+}
+
+/// The node that took a step of that name.
+fn node_of(step_name: &str) -> Option<u32> {
+    let (_, rest) = step_name.split_once(['-', ':'])?;
+    rest.split('-').next()?.parse().ok()
 }
 
 async fn all_runs(client: &Client) -> Vec<WorkflowRun> {

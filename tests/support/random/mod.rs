@@ -6,19 +6,28 @@
 use std::future::Future;
 
 use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError};
+use tracing::Level;
 
+use crate::{Log, logged};
+
+mod branches;
 mod crash;
 mod drive;
+mod observed;
 mod postgres;
 mod program;
 mod sqlite;
+mod strategy;
 mod workflow;
 
 pub use crash::{CrashingBackend, World};
 pub use drive::{Database, Outcome, Setup, drive, mask_times};
 pub use postgres::PostgresSchema;
-pub use program::{Block, Body, JoinStyle, Node, Op, Program, Rendezvous, programs};
+pub use program::{
+    Block, Body, DrainStyle, FirstStyle, JoinStyle, Node, Op, Pace, Program, Rendezvous, Turn,
+};
 pub use sqlite::SqliteFile;
+pub use strategy::{programs, racing_programs};
 pub use workflow::{PROGRAM, PROGRAM_V2, workflows};
 
 /// How many programs are made up, unless `PROPTEST_CASES` says so, and where the seeds of failures go.
@@ -38,15 +47,30 @@ pub fn config(cases: u32) -> Config {
 /// What a property says of one case.
 pub type Checked = Result<(), TestCaseError>;
 
-/// Checks one case on a runtime of its own.
+/// Checks one case on a runtime of its own. What the library warns of is a failure of the case.
 ///
 /// # Errors
 ///
 /// What the check finds wrong.
 pub fn block_on(check: impl Future<Output = Checked>) -> Checked {
+    let log = Log::new();
+    let collector = logged::collector(&log, Level::WARN);
+    let of_threads = collector.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
+        // For as long as the thread lives.
+        .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&of_threads)))
         .build()?;
-    runtime.block_on(check)
+    let _collecting = tracing::dispatcher::set_default(&collector);
+    runtime.block_on(check)?;
+    let warnings = log.lines().into_iter().filter(|line| {
+        // A server may find that the statements of several sessions wait for each other.
+        line.contains("openworkflow") && !line.contains("trying again")
+    });
+    let warnings: Vec<_> = warnings.collect();
+    if warnings.is_empty() {
+        return Ok(());
+    }
+    Err(TestCaseError::fail(format!("warnings: {warnings:#?}")))
 }

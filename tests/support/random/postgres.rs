@@ -19,6 +19,8 @@ pub struct PostgresSchema {
 impl Database for PostgresSchema {
     type Store = Postgres;
 
+    const FORESIGHT: Duration = Duration::from_secs(10);
+
     async fn create() -> Self {
         let name = postgres_server::schema();
         Self { name }

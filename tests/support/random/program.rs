@@ -1,12 +1,13 @@
-//! What a random workflow does, as data, and how it is made up.
+//! What a random workflow does, as data.
 
 #![expect(missing_docs, reason = "what a variant says tells what its fields are")]
 
-use proptest::prelude::*;
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// A workflow, to be given to [`PROGRAM`](super::PROGRAM) as its input.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Program {
     /// Put into every payload that the program makes, so that a leak of one can be found.
     pub marker: String,
@@ -31,8 +32,8 @@ pub struct Node {
 /// What a node does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Op {
-    /// A function step; a slow one is recorded as running first.
-    Run { body: Body, slow: bool },
+    /// A function step.
+    Run { body: Body, pace: Pace },
     /// Several function steps under one name.
     Repeat { times: u32 },
     /// A sleep.
@@ -56,6 +57,24 @@ pub enum Op {
         style: JoinStyle,
         branches: Vec<Block>,
     },
+    /// The first of several branches.
+    First {
+        style: FirstStyle,
+        branches: Vec<Block>,
+    },
+    /// Branches in a collection that is drained.
+    Drain {
+        style: DrainStyle,
+        branches: Vec<Block>,
+        /// What happens after the first item, the second, and so on.
+        turns: Vec<Turn>,
+        /// After how many items the rest is dropped.
+        stop_after: Option<usize>,
+    },
+    /// A wait for a signal that the client sends, again and again, each time raced by a sleep.
+    Patience { rounds: u32, millis: u64 },
+    /// A step whose kind and name depend on all that was observed before.
+    Depend,
     /// An error, or a panic, of the workflow's own code.
     Fail { panics: bool },
 }
@@ -73,6 +92,17 @@ pub enum Body {
     Refuse,
 }
 
+/// How long a function takes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Pace {
+    /// It is done when it is first polled.
+    AtOnce,
+    /// It yields so often.
+    Yield { times: u32 },
+    /// It takes its time; from 10 ms on it is recorded as running first.
+    Nap { millis: u64 },
+}
+
 /// Who sends to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Rendezvous {
@@ -80,6 +110,8 @@ pub enum Rendezvous {
     Siblings,
     /// A child to its parent.
     ChildSends,
+    /// The same, as soon as it begins.
+    ChildSendsAtOnce,
     /// A parent to its child.
     ChildWaits,
 }
@@ -97,178 +129,106 @@ pub enum JoinStyle {
     TryMacro,
 }
 
-/// Random programs.
-///
-/// Their results depend on nothing but themselves: not on how fast anything is, nor on how long a
-/// crash holds the run up. That is why, of the branches of a `try_join`, one at most can fail.
-pub fn programs() -> impl Strategy<Value = Program> {
-    (block(3), "[a-z]{12}").prop_map(|(mut block, marker)| {
-        tame(&mut block);
-        number(&mut block, &mut 0);
-        Program { marker, block }
-    })
+/// How the first of several branches is awaited.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum FirstStyle {
+    /// `tokio::select!`, in any order.
+    Select,
+    /// `tokio::select!` with `biased`.
+    Biased,
+    /// `openworkflow::race!`.
+    Race,
 }
 
-fn block(depth: u32) -> BoxedStrategy<Block> {
-    let most = if depth == 3 { 6 } else { 4 };
-    proptest::collection::vec(node(depth), 1..most).boxed()
+/// What a collection is drained by.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum DrainStyle {
+    /// `FuturesUnordered`.
+    Unordered,
+    /// `FuturesOrdered`.
+    Ordered,
+    /// `openworkflow::JoinSet`.
+    Set,
+    /// `select_all`, again and again.
+    SelectAll,
+    /// `buffer_unordered`, two at a time.
+    BufferUnordered,
+    /// `buffered`, two at a time.
+    Buffered,
 }
 
-fn node(depth: u32) -> BoxedStrategy<Node> {
-    (op(depth), prop::bool::weighted(0.8))
-        .prop_map(|(op, caught)| Node { id: 0, caught, op })
-        .boxed()
+/// What happens while a collection is drained, before its next item.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Done while nobody polls the collection.
+    pub between: Block,
+    /// Put into the collection then.
+    pub refill: Option<Block>,
 }
 
-fn op(depth: u32) -> BoxedStrategy<Op> {
-    let leaf = prop_oneof![
-        8 => (body(), prop::bool::weighted(0.05)).prop_map(|(body, slow)| Op::Run { body, slow }),
-        2 => (2_u32..4).prop_map(|times| Op::Repeat { times }),
-        4 => prop::sample::select(vec![0, 1, 1_000, 5_000, 3_600_000])
-            .prop_map(|millis| Op::Sleep { millis }),
-        2 => Just(Op::WaitForClient),
-        2 => prop::sample::select(vec![0, 2_000, 60_000])
-            .prop_map(|millis| Op::WaitInVain { millis }),
-        1 => Just(Op::SendToNobody),
-        1 => Just(Op::SlowChild),
-        1 => any::<bool>().prop_map(|panics| Op::Fail { panics }),
-        4 => prop::sample::select(vec![
-            Rendezvous::Siblings,
-            Rendezvous::ChildSends,
-            Rendezvous::ChildWaits,
-        ]).prop_map(Op::Meet),
-    ];
-    if depth == 0 {
-        return leaf.boxed();
-    }
-    let style = prop::sample::select(vec![
-        JoinStyle::All,
-        JoinStyle::Macro,
-        JoinStyle::TryAll,
-        JoinStyle::TryMacro,
-    ]);
-    let join = (style, proptest::collection::vec(block(depth - 1), 2..4)).prop_map(
-        |(style, mut branches)| {
-            if matches!(style, JoinStyle::Macro | JoinStyle::TryMacro) {
-                branches.truncate(2);
+impl Op {
+    /// The blocks within.
+    pub fn blocks(&self) -> Vec<&Block> {
+        match self {
+            Self::Child { block, .. } => vec![block],
+            Self::Join { branches, .. } | Self::First { branches, .. } => branches.iter().collect(),
+            Self::Drain {
+                branches, turns, ..
+            } => {
+                let turns = turns.iter().flat_map(Turn::blocks);
+                branches.iter().chain(turns).collect()
             }
-            Op::Join { style, branches }
-        },
-    );
-    let child = (any::<bool>(), block(depth - 1))
-        .prop_map(|(versioned, block)| Op::Child { versioned, block });
-    prop_oneof![5 => leaf, 2 => child, 3 => join].boxed()
-}
+            _ => Vec::new(),
+        }
+    }
 
-fn body() -> impl Strategy<Value = Body> {
-    prop_oneof![
-        6 => Just(Body::Succeed),
-        2 => (1_u32..3, any::<bool>()).prop_map(|(times, panics)| Body::FailFirst { times, panics }),
-        1 => (1_u32..4, any::<bool>())
-            .prop_map(|(attempts, panics)| Body::Exhaust { attempts, panics }),
-        1 => Just(Body::Refuse),
-    ]
-}
-
-/// Takes out what would make the result, or the history, a matter of chance.
-fn tame(block: &mut Block) {
-    for node in block {
-        match &mut node.op {
-            Op::Child { block, .. } => tame(block),
-            Op::Join { style, branches } => {
-                branches.iter_mut().for_each(tame);
-                let tries = matches!(style, JoinStyle::TryAll | JoinStyle::TryMacro);
-                branches
+    /// The same, to be changed.
+    pub fn blocks_mut(&mut self) -> Vec<&mut Block> {
+        match self {
+            Self::Child { block, .. } => vec![block],
+            Self::Join { branches, .. } | Self::First { branches, .. } => {
+                branches.iter_mut().collect()
+            }
+            Self::Drain {
+                branches, turns, ..
+            } => {
+                let turns = turns
                     .iter_mut()
-                    .for_each(|branch| tame_failures(branch, tries));
-                if tries {
-                    tame_branches(branches);
-                }
+                    .flat_map(|turn| [Some(&mut turn.between), turn.refill.as_mut()])
+                    .flatten();
+                branches.iter_mut().chain(turns).collect()
             }
-            _ => {}
+            _ => Vec::new(),
         }
     }
 }
 
-/// An error of the workflow's own ends a `try_join` while steps beside it are at work, and a panic
-/// ends the whole run: how far the others got is chance.
-fn tame_failures(block: &mut Block, in_try: bool) {
-    for node in block {
-        match &mut node.op {
-            Op::Fail { panics } => {
-                *panics = false;
-                node.caught |= in_try;
-            }
-            Op::Join { branches, .. } => {
-                branches
-                    .iter_mut()
-                    .for_each(|branch| tame_failures(branch, in_try));
-            }
-            _ => {}
-        }
+impl Turn {
+    fn blocks(&self) -> impl Iterator<Item = &Block> {
+        [Some(&self.between), self.refill.as_ref()]
+            .into_iter()
+            .flatten()
     }
 }
 
-fn tame_branches(branches: &mut [Block]) {
-    let mut one_fails = false;
-    let mut one_is_woken = false;
-    for branch in branches {
-        let (another_fails, another_is_woken) = (one_fails, one_is_woken);
-        one_fails |= fails(branch);
-        one_is_woken |= is_woken(branch);
-        if another_fails {
-            branch.iter_mut().for_each(|node| node.caught = true);
-        }
-        // What is woken by others, without the clock being moved, goes on sooner or later than a
-        // branch beside it that is woken so too.
-        if another_is_woken {
-            for node in branch.iter_mut() {
-                if is_woken(std::slice::from_ref(node)) {
-                    node.op = Op::Run {
-                        body: Body::Succeed,
-                        slow: false,
-                    };
-                }
-            }
-        }
+/// As its JSON, which is read more easily than a page for each node.
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).unwrap_or_default())
     }
 }
 
-fn fails(block: &[Node]) -> bool {
-    block.iter().any(|node| {
-        !node.caught
-            && match &node.op {
-                Op::Run { body, .. } => matches!(body, Body::Exhaust { .. } | Body::Refuse),
-                Op::Child { block, .. } => fails(block),
-                Op::Join { style, branches } => {
-                    matches!(style, JoinStyle::TryAll | JoinStyle::TryMacro)
-                        && branches.iter().any(|branch| fails(branch))
-                }
-                Op::SlowChild | Op::Fail { .. } => true,
-                _ => false,
-            }
-    })
-}
-
-fn is_woken(block: &[Node]) -> bool {
-    block.iter().any(|node| match &node.op {
-        Op::Child { .. } | Op::SlowChild | Op::Meet(_) | Op::Answer(_) => true,
-        Op::Sleep { millis } | Op::WaitInVain { millis } => *millis == 0,
-        Op::Join { branches, .. } => branches.iter().any(|branch| is_woken(branch)),
-        _ => false,
-    })
-}
-
-fn number(block: &mut Block, next: &mut u32) {
-    for node in block {
-        node.id = *next;
-        *next += 1;
-        match &mut node.op {
-            Op::Child { block, .. } => number(block, next),
-            Op::Join { branches, .. } => {
-                branches.iter_mut().for_each(|branch| number(branch, next));
-            }
-            _ => {}
+impl Program {
+    /// Whether it is chance what the program observes, and in which order: only that a replay repeats it
+    /// is not.
+    #[must_use]
+    pub fn is_left_to_chance(&self) -> bool {
+        fn of(block: &Block) -> bool {
+            block.iter().any(|node| match &node.op {
+                Op::First { .. } | Op::Drain { .. } | Op::Patience { .. } | Op::Depend => true,
+                op => op.blocks().into_iter().any(of),
+            })
         }
+        of(&self.block)
     }
 }
