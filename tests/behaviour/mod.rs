@@ -20,6 +20,7 @@ mod retries;
 pub(crate) mod runtimes;
 mod signals;
 mod steps;
+mod ticks;
 mod traces;
 mod worker;
 

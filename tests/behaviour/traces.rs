@@ -1,8 +1,8 @@
 //! What traces name, where only the database knows it.
 
-use openworkflow::WorkflowSpec;
 use openworkflow::otel::OtelInterceptor;
 use openworkflow::otel::testing::SpanCollector;
+use openworkflow::{Client, Worker, WorkflowSpec};
 use openworkflow_tests::Database;
 
 use super::{HOUR, Harness};
@@ -46,6 +46,42 @@ async fn a_child_that_was_created_but_not_linked_is_named_by_its_own_id() {
             └── step.run_workflow child [producer] {child_workflow_run.id=run-B, step.outcome=parked}
             workflow.execute parent [consumer]
             └── step.run_workflow child [producer] {child_workflow_run.id=run-B, step.outcome=parked}
+            ",
+        );
+}
+
+#[tokio::test]
+async fn a_tick_is_traced_like_the_work_of_a_started_worker() {
+    let harness = Harness::idle().await;
+    let spans = SpanCollector::new();
+    let otel = OtelInterceptor::builder()
+        .tracer_provider(&spans.provider())
+        .build();
+    let napping = PARENT.implement(|wf, ()| async move {
+        wf.sleep("nap", HOUR).await?;
+        wf.run("wake", || async { Ok(7) }).await
+    });
+    let client = Client::builder(harness.store())
+        .interceptor(otel.clone())
+        .build();
+    let worker = Worker::builder(harness.store()).workflow(napping);
+    let worker = worker.interceptor(otel).build().unwrap();
+    let run = client.start(&PARENT, &()).await.unwrap();
+    assert_eq!(worker.tick().await.unwrap(), 1);
+    harness.advance(HOUR).await;
+    assert_eq!(worker.tick().await.unwrap(), 1);
+    assert_eq!(harness.output(&run).await, 7);
+    spans
+        .tree()
+        .kinds()
+        .attributes(["step.outcome", "workflow.outcome"])
+        .assert_eq(
+            "
+            workflow.start parent [producer]
+            ├── workflow.execute parent [consumer] {workflow.outcome=parked}
+            │   └── step.sleep nap [internal] {step.outcome=parked}
+            └── workflow.execute parent [consumer] {workflow.outcome=completed}
+                └── step.run wake [internal] {step.outcome=completed}
             ",
         );
 }

@@ -4,6 +4,7 @@ mod pool;
 mod registry;
 mod slot;
 mod stop;
+mod tick;
 
 use std::fmt;
 use std::future::Future;
@@ -108,6 +109,48 @@ impl Worker {
                 }
             },
         }
+    }
+
+    /// Claims once, for as many runs as may execute [at a time](WorkerBuilder::concurrency), executes them
+    /// until each is over, parked or to be tried again, and returns how many there were: 0 where nothing was
+    /// due. For tests, and for hosts that are woken by something else, such as a timer or a request.
+    ///
+    /// Interceptors, leases and the rest are as in a worker that was [started](Self::start). What becomes
+    /// due meanwhile is left to the next tick. Ticks may run side by side, and beside other workers.
+    ///
+    /// Dropping the future is a hard stop, of the claim too: what was claimed is free again when its
+    /// lease is over.
+    ///
+    /// ```
+    /// use openworkflow::{Client, Sqlite, Worker, WorkflowSpec};
+    ///
+    /// static GREET: WorkflowSpec<String, String> = WorkflowSpec::new("greet");
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = Sqlite::options().open_in_memory().await?;
+    /// let greet = GREET.implement(|wf, name: String| async move {
+    ///     wf.run("compose", || async { Ok(format!("Hello, {name}!")) }).await
+    /// });
+    /// let worker = Worker::builder(store.clone()).workflow(greet).build()?;
+    /// let run = Client::new(store).start(&GREET, &"Ada".to_owned()).await?;
+    ///
+    /// // Until nothing is due any more.
+    /// while worker.tick().await? > 0 {}
+    /// assert_eq!(run.result().await?, "Hello, Ada!");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The claim's. Nothing is executed then, and nothing is tried again: the next tick does so. What goes
+    /// wrong in an execution is its run's.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, or in one without timers.
+    pub async fn tick(&self) -> Result<usize, BackendError> {
+        tick::tick(&self.shared).await
     }
 
     /// Begins to work in a task of its own and returns at once.

@@ -163,7 +163,7 @@ fn poll_delay(empty_polls: u32) -> Duration {
 
 /// The worker id of an execution that ended. One that panicked despite all containment has a new one
 /// in its place, since its run may still be claimed under the old one.
-fn id_of(ended: Result<Arc<str>, tokio::task::JoinError>) -> Arc<str> {
+pub(super) fn id_of(ended: Result<Arc<str>, tokio::task::JoinError>) -> Arc<str> {
     ended.unwrap_or_else(|error| {
         tracing::error!(%error, "an execution panicked outside of user code");
         new_id()

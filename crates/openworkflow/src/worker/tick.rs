@@ -1,0 +1,39 @@
+//! One claim, executed to its end: for tests, and for hosts that something else wakes.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::stop::Stop;
+use super::{Shared, pool, slot};
+use crate::backend::{BackendResult, Claim};
+use crate::execution::new_id;
+use crate::lease::Moment;
+
+/// Gives how many runs were claimed. Their executions are dropped with the future.
+pub(super) async fn tick(shared: &Arc<Shared>) -> BackendResult<usize> {
+    // Ids of its own: another tick, or a worker that was started, may be at work beside it.
+    let claim = Claim::new(
+        Arc::clone(&shared.namespace_id),
+        (0..shared.concurrency).map(|_| new_id()).collect(),
+        shared.registry.claimable(),
+        shared.lease,
+    );
+    let slots = Arc::new(Semaphore::new(shared.concurrency));
+    let asked_at = Moment::now();
+    let claimed = shared.backend.claim_runs(claim).await?;
+    let count = claimed.len();
+    let mut executions = JoinSet::new();
+    for run in claimed {
+        // There is one for each run, since nobody else has this semaphore.
+        if let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+            let shared = Arc::clone(shared);
+            executions.spawn(slot::execute(shared, Stop::default(), slot, run, asked_at));
+        }
+    }
+    while let Some(ended) = executions.join_next().await {
+        pool::id_of(ended);
+    }
+    Ok(count)
+}
