@@ -58,7 +58,11 @@ impl SharedDatabase for SharedPostgres {
                      column_default IS NULL FROM information_schema.columns
                  WHERE table_schema = '{schema}' ORDER BY 1, 2"
             ),
-            format!("SELECT indexdef FROM pg_indexes WHERE schemaname = '{schema}' ORDER BY 1"),
+            // Those that only this library makes may come later.
+            format!(
+                "SELECT indexdef FROM pg_indexes WHERE schemaname = '{schema}'
+                     AND NOT starts_with(indexname::text, 'openworkflow_rs_') ORDER BY 1"
+            ),
             format!(
                 "SELECT conname, pg_get_constraintdef(oid), convalidated FROM pg_constraint
                  WHERE connamespace = '{schema}'::regnamespace ORDER BY 1"

@@ -53,6 +53,7 @@ impl SharedDatabase for SharedSqlite {
                 "SELECT m.name, m.tbl_name, l.\"unique\", l.partial, i.seqno, i.name, i.\"desc\"
                  FROM sqlite_master m JOIN pragma_index_list(m.tbl_name) l ON l.name = m.name
                  JOIN pragma_index_xinfo(m.name) i WHERE m.type = 'index' AND i.key
+                     AND m.name NOT GLOB 'openworkflow_rs_*'
                  ORDER BY 1, 5",
             )
             .await;

@@ -40,6 +40,7 @@ mod postgres;
 pub mod postgres_server;
 mod probe;
 pub mod random;
+pub mod scale;
 mod sqlite;
 pub mod store;
 

@@ -414,7 +414,8 @@ async fn encryption_is_as_strict_as_asked_for() {
 
 // ===== migrations =====
 
-/// Tables, columns, indexes and constraints of a schema, without its name.
+/// Tables, columns, indexes and constraints of a schema, without its name; without the indexes that only
+/// this library makes.
 async fn catalog(client: &tokio_postgres::Client, schema: &str) -> Vec<String> {
     let rows = client
         .query(
@@ -422,7 +423,8 @@ async fn catalog(client: &tokio_postgres::Client, schema: &str) -> Vec<String> {
                     column_default)
              FROM information_schema.columns WHERE table_schema = $1
              UNION ALL
-             SELECT indexdef FROM pg_indexes WHERE schemaname = $1
+             SELECT indexdef FROM pg_indexes
+             WHERE schemaname = $1 AND NOT starts_with(indexname::text, 'openworkflow_rs_')
              UNION ALL
              SELECT format('%s %s %s', conname, convalidated, pg_get_constraintdef(c.oid))
              FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace

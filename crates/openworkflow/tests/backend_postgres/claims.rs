@@ -98,6 +98,65 @@ async fn a_run_whose_lease_ended_is_taken_over() {
     assert_eq!(f.run("r").await["worker_id"], "alive");
 }
 
+/// A run that is claimed and put back by another while a claim is on its way to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_moves_under_a_claim_is_claimed_all_the_same() {
+    let f = Fixture::new().await;
+    f.create("r").await;
+    let role = format!("role_{}", f.schema);
+    // Whoever looks at a run as this role waits for a lock first, after the statement has begun.
+    f.sql(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD 'secret';
+         GRANT USAGE ON SCHEMA {{schema}} TO {role};
+         GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA {{schema}} TO {role};
+         CREATE FUNCTION {{schema}}.pause() RETURNS boolean LANGUAGE plpgsql AS $$
+             BEGIN
+                 PERFORM pg_advisory_xact_lock_shared(hashtext('{{schema}}'));
+                 RETURN true;
+             END $$;
+         ALTER TABLE {{schema}}.workflow_runs ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY pause ON {{schema}}.workflow_runs USING ({{schema}}.pause())"
+    ))
+    .await;
+    let options = Postgres::options().url(support::url()).schema(&f.schema);
+    let options = options.user(&role).password("secret");
+    let slow = options.connect().await.unwrap();
+    let lock = |unlock: &str| {
+        let sql = format!("SELECT pg_advisory_{unlock}lock(hashtext('{}'))", f.schema);
+        let client = &f.client;
+        async move { client.batch_execute(&sql).await.unwrap() }
+    };
+    for known in [None, Some(&[("order", None)][..])] {
+        lock("").await;
+        let claiming = tokio::spawn({
+            let (slow, claim) = (slow.clone(), claim(&["w"], known));
+            async move { slow.claim_runs(claim).await }
+        });
+        let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+             AND objid = hashtext($1)::oid";
+        let key = f.schema.as_str();
+        while f
+            .client
+            .query_one(waits, &[&key])
+            .await
+            .unwrap()
+            .get::<_, i64>(0)
+            == 0
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        f.sql("UPDATE {schema}.workflow_runs SET updated_at = now()")
+            .await;
+        lock("un").await;
+        let claimed = claiming.await.unwrap().unwrap();
+        assert_eq!(claimed.len(), 1, "{known:?}");
+        assert_eq!(claimed[0].worker_id, "w");
+        f.sql("UPDATE {schema}.workflow_runs SET status = 'pending', worker_id = NULL, available_at = now()")
+            .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_workers_never_claim_the_same_run() {
     let f = Fixture::new().await;

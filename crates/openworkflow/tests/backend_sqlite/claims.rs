@@ -347,24 +347,55 @@ async fn a_swept_child_wakes_its_parent_in_the_same_claim() {
 }
 
 #[tokio::test]
-async fn many_deadlines_pass_at_once() {
+async fn deadlines_that_pass_together_are_all_swept_and_no_claim_waits_for_them() {
+    const EXPIRED: usize = 5_000;
     let db = Db::new().await;
-    db.execute(
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)
+    db.execute(&format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {EXPIRED})
          INSERT INTO workflow_runs (namespace_id, id, workflow_name, status, config, attempts,
              available_at, deadline_at, created_at, updated_at)
-         SELECT 'default', 'run-' || i, 'order', 'pending', '{}', 0, '2026-01-31T12:00:00.000Z',
+         SELECT 'default', 'run-' || i, 'order', 'pending', '{{}}', 0, '2026-01-31T12:00:00.000Z',
              '2026-01-31T12:00:00.100Z', '2026-01-31T12:00:00.000Z', '2026-01-31T12:00:00.000Z'
-         FROM n",
+         FROM n"
+    ));
+    db.create("mine").await;
+    db.execute(
+        "CREATE TABLE swept_before (count INTEGER);
+         CREATE TRIGGER claimed AFTER UPDATE ON workflow_runs WHEN new.status = 'running' BEGIN
+             INSERT INTO swept_before
+             SELECT count(*) FROM workflow_runs WHERE status = 'failed';
+         END",
     );
-    // A few claims in a row are enough, without the second having passed.
-    for _ in 0..3 {
-        assert!(db.claim(&["w"]).await.is_empty());
+    assert_eq!(ids(&db.claim(&["w"]).await), ["mine"]);
+    // Nobody claims any more, and the clock stands still.
+    while db.query("SELECT count(*) FROM workflow_runs WHERE status = 'pending'") != ["0"] {
+        tokio::time::sleep(SECOND / 100).await;
     }
     assert_eq!(
-        db.query("SELECT DISTINCT status FROM workflow_runs"),
-        ["failed"]
+        db.query("SELECT count > 0, count < 500 FROM swept_before"),
+        ["1|1"]
     );
+    assert_eq!(
+        db.query("SELECT count(*) FROM workflow_runs WHERE status = 'failed'"),
+        [EXPIRED.to_string()]
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_named_does_not_keep_the_sweep_busy() {
+    let db = Db::new().await;
+    db.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+         INSERT INTO workflow_runs (namespace_id, id, workflow_name, status, config, attempts,
+             available_at, deadline_at, created_at, updated_at)
+         SELECT 'default', CAST(i AS BLOB), 'order', 'pending', '{}', 0,
+             '2026-01-31T12:00:00.000Z', '2026-01-31T12:00:00.100Z', '2026-01-31T12:00:00.000Z',
+             '2026-01-31T12:00:00.000Z'
+         FROM n",
+    );
+    assert!(db.claim(&["w"]).await.is_empty());
+    // Closing waits for what is under way.
+    db.close().await;
 }
 
 #[tokio::test]

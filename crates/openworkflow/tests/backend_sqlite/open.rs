@@ -65,6 +65,8 @@ workflow_runs
   updated_at TEXT 1 0
   -> step_attempts parent_step_attempt_id=id SET NULL
   -> step_attempts parent_step_attempt_namespace_id=namespace_id SET NULL
+  openworkflow_rs_workflow_runs_deadline_idx partial: namespace_id, deadline_at
+  openworkflow_rs_workflow_runs_due_idx partial: namespace_id, workflow_name, version, status, available_at, created_at
   sqlite_autoindex_workflow_runs_1 unique: namespace_id, id
   workflow_runs_created_at_desc_idx: namespace_id, created_at desc
   workflow_runs_parent_step_idx partial: parent_step_attempt_namespace_id, parent_step_attempt_id
@@ -168,6 +170,9 @@ async fn the_schema_is_the_protocols() {
         "WHERE child_workflow_run_namespace_id IS NOT NULL AND child_workflow_run_id IS NOT NULL",
         "WHERE parent_step_attempt_namespace_id IS NOT NULL AND parent_step_attempt_id IS NOT NULL",
         "WHERE sender_idempotency_key IS NOT NULL",
+        // Those of our own.
+        "WHERE available_at IS NOT NULL",
+        "WHERE deadline_at IS NOT NULL AND status IN ('pending', 'running', 'sleeping')",
     ] {
         assert!(
             conditions.contains(expected),
@@ -180,6 +185,24 @@ async fn the_schema_is_the_protocols() {
     assert_eq!(schema(&db.path), SCHEMA);
     assert_eq!(versions(&db.path), [0, 1, 2, 3, 4, 5]);
     again.close().await;
+}
+
+#[tokio::test]
+async fn our_own_indexes_are_made_anew_where_they_are_missing() {
+    let db = Db::new().await;
+    db.create("a").await;
+    db.close().await;
+    let without = "DROP INDEX openworkflow_rs_workflow_runs_due_idx;
+         DROP INDEX openworkflow_rs_workflow_runs_deadline_idx;";
+    db.execute(without);
+    // Whoever may not make them works without.
+    let options = Sqlite::options().migrate(false);
+    let store = options.open(&db.path).await.unwrap();
+    let claim = claim_only(&["w"], &[("order", None)]);
+    assert_eq!(store.claim_runs(claim).await.unwrap().len(), 1);
+    assert_ne!(schema(&db.path), SCHEMA);
+    Sqlite::open(&db.path).await.unwrap();
+    assert_eq!(schema(&db.path), SCHEMA);
 }
 
 #[tokio::test]

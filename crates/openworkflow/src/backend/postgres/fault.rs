@@ -108,7 +108,7 @@ fn server_error(error: &Error) -> Option<ServerError> {
 }
 
 /// The driver's message with its cause, which it does not show by itself.
-fn text(error: &Error) -> String {
+pub(super) fn text(error: &Error) -> String {
     match (server_error(error), error.source()) {
         (Some(error), _) => error.to_string(),
         (None, Some(cause)) => format!("{error}: {cause}"),

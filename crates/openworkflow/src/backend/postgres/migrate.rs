@@ -206,16 +206,7 @@ impl Tables<'_> {
             return Ok(());
         };
         let transaction = session.transaction().await?;
-        // Of the transaction, not of the session: poolers may part us from the session.
-        transaction
-            .query_typed(
-                "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
-                &[(
-                    &format!("openworkflow migrations of {}", self.schema),
-                    tokio_postgres::types::Type::TEXT,
-                )],
-            )
-            .await?;
+        self.lock(transaction.client()).await?;
         if self.version_in(transaction.client()).await? != seen {
             return transaction.rollback().await;
         }
@@ -227,6 +218,21 @@ impl Tables<'_> {
             )))
             .await?;
         transaction.commit().await
+    }
+
+    /// Keeps other migrators out until the transaction ends.
+    pub(super) async fn lock(&self, client: &tokio_postgres::Client) -> Result<(), Error> {
+        // Of the transaction, not of the session: poolers may part us from the session.
+        client
+            .query_typed(
+                "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
+                &[(
+                    &format!("openworkflow migrations of {}", self.schema),
+                    tokio_postgres::types::Type::TEXT,
+                )],
+            )
+            .await
+            .map(drop)
     }
 
     fn fill(&self, sql: &str) -> String {

@@ -1,11 +1,15 @@
 //! The backend on a PostgreSQL server.
 
+mod claims;
 mod fault;
 mod homes;
+mod indexes;
+mod lists;
 mod migrate;
 mod news;
 mod options;
 mod passfile;
+mod plans;
 mod rows;
 mod runs;
 mod session;
@@ -18,10 +22,9 @@ mod tests;
 mod tls;
 mod writer;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -31,7 +34,9 @@ use tokio::sync::oneshot;
 pub use options::PostgresOptions;
 pub use tls::TlsMode;
 
+use self::claims::Sweeps;
 use self::homes::Source;
+use self::indexes::Indexes;
 use self::migrate::Tables;
 use self::news::{Announcer, Listener, Listening};
 use self::options::Target;
@@ -75,8 +80,8 @@ pub(super) struct Inner {
     clock: Clock,
     label: String,
     schema: String,
-    /// When the runs of a namespace were last searched for passed deadlines.
-    swept: Mutex<HashMap<Arc<str>, Instant>>,
+    indexes: Indexes,
+    sweeps: Sweeps,
     /// None behind a pooler in transaction mode.
     listener: Option<Arc<Listener>>,
 }
@@ -105,6 +110,7 @@ impl Postgres {
     /// clones.
     pub fn close(&self) {
         self.0.stop_listening();
+        self.0.indexes.stop();
         self.0.sessions.homes().close();
     }
 
@@ -133,17 +139,18 @@ impl Postgres {
                 problem,
                 source: None,
             })?;
-        let sessions = Sessions::new(Source {
+        let source = Source {
             config: config.clone(),
             tls: tls.clone(),
             // Two at first: a pooler between us and the server shows on two connections only.
             size: AtomicUsize::new(options.pool_size.max(2)),
-        });
+        };
+        let sessions = Sessions::new(source, &options.schema);
         let tables = Tables {
             schema: &options.schema,
             label: &label,
         };
-        let pooled = first_contact(&sessions, &tables, &options).await?;
+        let Contact { pooled, indexed } = first_contact(&sessions, &tables, &options).await?;
         sessions.homes().resize(options.pool_size);
         if pooled {
             tracing::info!(
@@ -151,6 +158,8 @@ impl Postgres {
                 "behind a pooler in transaction mode: statements are not prepared, and work of other processes is found by polling"
             );
             sessions.do_without_preparing();
+        } else {
+            sessions.plans().apply();
         }
 
         let channel = news::channel(&options.schema);
@@ -174,29 +183,45 @@ impl Postgres {
             clock: options.clock,
             label,
             schema: options.schema,
-            swept: Mutex::default(),
+            indexes: Indexes::new(indexed, options.migrate, pooled),
+            sweeps: Sweeps::default(),
         });
         inner.listen();
+        inner.index();
         Ok(Self(inner))
     }
 }
 
-/// Prepares the tables, and finds out whether there is a pooler in transaction mode before the
-/// server. A server that goes down meanwhile is waited for like one that was down before.
+/// What the first contact showed.
+struct Contact {
+    /// Whether there is a pooler in transaction mode before the server.
+    pooled: bool,
+    /// Whether our own indexes are there.
+    indexed: bool,
+}
+
+/// Prepares the tables, and looks at what there is. A server that goes down meanwhile is waited for like
+/// one that was down before.
 async fn first_contact(
     sessions: &Sessions,
     tables: &Tables<'_>,
     options: &PostgresOptions,
-) -> BackendResult<bool> {
+) -> BackendResult<Contact> {
     let began = Instant::now();
     loop {
         let left = options.connect_retry.saturating_sub(began.elapsed());
         let contact = async {
             let mut session = first_session(sessions, left, tables.label).await?;
             tables.prepare(&mut session, options.migrate).await?;
+            let indexed = tables.index(&mut session, options.migrate).await;
             let other = first_session(sessions, Duration::ZERO, tables.label).await?;
-            let pooled = news::pooled_by_transaction(&session, &other).await;
-            pooled.map_err(|error| fault::unavailable(error, tables.label))
+            let contact = async {
+                let indexed = indexed?;
+                let pooled = news::pooled_by_transaction(&session, &other).await?;
+                Ok(Contact { pooled, indexed })
+            };
+            let contact = contact.await;
+            contact.map_err(|error| fault::unavailable(error, tables.label))
         };
         match contact.await {
             Err(error) if fault::may_pass(&error) && began.elapsed() < options.connect_retry => {
@@ -243,29 +268,12 @@ impl Inner {
             listener.stop();
         }
     }
-
-    /// Whether it is time to look for passed deadlines again: about once per second and process,
-    /// because that has no index to help it.
-    fn is_sweep_due(&self, namespace_id: &Arc<str>) -> bool {
-        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        match swept.get_mut(namespace_id) {
-            Some(last) if now.duration_since(*last) < Duration::from_secs(1) => false,
-            Some(last) => {
-                *last = now;
-                true
-            }
-            None => {
-                swept.insert(Arc::clone(namespace_id), now);
-                true
-            }
-        }
-    }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.stop_listening();
+        self.indexes.stop();
     }
 }
 

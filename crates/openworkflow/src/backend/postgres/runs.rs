@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
-use tokio_postgres::types::Type;
 
+use super::claims::LONGEST_LEASE;
 use super::news::News;
 use super::rows::RUN_WIDTH;
 use super::session::{Call, Guard, Json, Param, WhenLost};
@@ -13,15 +13,11 @@ use super::writer::{Completion, Write};
 use super::{Inner, rows};
 use crate::Clock;
 use crate::backend::{
-    BackendError, BackendResult, Cancellation, Claim, ClaimedRun, ExecutionEnd, ListRuns, NewRun,
-    Owner, Page, PageEdge, RunCounts, RunStatus, WorkflowRun, codec,
+    BackendError, BackendResult, Cancellation, ExecutionEnd, NewRun, Owner, RunStatus, WorkflowRun,
 };
 
 /// For how long an idempotency key stands for the run it created.
 const KEY_VALIDITY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// No lease is longer, so that no addition overflows in the database.
-const LONGEST_LEASE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// What creations lock. OpenWorkflow for TypeScript locks the same, made of the same text.
 #[derive(Serialize)]
@@ -154,65 +150,6 @@ impl Inner {
         rows.first().map(rows::run).transpose()
     }
 
-    pub(super) async fn list_runs(&self, query: ListRuns) -> BackendResult<Page<WorkflowRun>> {
-        let limit = i64::from(query.window.limit) + 1;
-        let status = query.status.as_ref().map(RunStatus::as_str);
-        let edge = match &query.window.from {
-            None => None,
-            Some(PageEdge::After(cursor)) => Some((false, cursor)),
-            Some(PageEdge::Before(cursor)) => Some((true, cursor)),
-        };
-        let backwards = edge.is_some_and(|(backwards, _)| backwards);
-        let edge = edge.map(|(_, cursor)| (rows::time(cursor.created_at()), cursor.id()));
-
-        // One text for each combination, so that each has a plan of its own.
-        let mut conditions = String::new();
-        let mut types = vec![Type::TEXT, Type::INT8];
-        let mut params: Vec<Param<'_>> = vec![&query.namespace_id, &limit];
-        if let Some(status) = &status {
-            types.push(Type::TEXT);
-            params.push(status);
-            conditions.push_str(&format!(" AND r.status = ${}", params.len()));
-        }
-        if let Some(name) = &query.workflow_name {
-            types.push(Type::TEXT);
-            params.push(name);
-            conditions.push_str(&format!(" AND r.workflow_name = ${}", params.len()));
-        }
-        if let Some((created_at, id)) = &edge {
-            types.extend([Type::TIMESTAMPTZ, Type::TEXT]);
-            params.extend([created_at as Param<'_>, id]);
-            conditions.push_str(&format!(
-                " AND (r.created_at, r.id) {} (${}, ${})",
-                if backwards { ">" } else { "<" },
-                params.len() - 1,
-                params.len()
-            ));
-        }
-        let statement = self.sql.list_runs(&conditions, backwards, &types);
-        let rows = self
-            .sessions
-            .one(WhenLost::Again, statement.with(&params))
-            .await?;
-        let runs = rows.iter().map(rows::run).collect::<Result<Vec<_>, _>>()?;
-        Ok(Page::assemble(runs, &query.window, WorkflowRun::cursor))
-    }
-
-    pub(super) async fn count_runs(&self, namespace_id: &str) -> BackendResult<RunCounts> {
-        let params: [Param<'_>; 1] = [&namespace_id];
-        let rows = self
-            .sessions
-            .one(WhenLost::Again, self.sql.count_runs.with(&params))
-            .await?;
-        let mut counts = RunCounts::default();
-        for row in &rows {
-            let status: String = rows::value(row, 0)?;
-            let count: i64 = rows::value(row, 1)?;
-            counts.add(&status.as_str().into(), u64::try_from(count).unwrap_or(0));
-        }
-        Ok(counts)
-    }
-
     pub(super) async fn cancel_run(
         self: &Arc<Self>,
         namespace_id: &str,
@@ -251,89 +188,6 @@ impl Inner {
             self.due(None, false);
         }
         Ok(true)
-    }
-
-    pub(super) async fn claim_runs(
-        self: &Arc<Self>,
-        claim: Claim,
-    ) -> BackendResult<Vec<ClaimedRun>> {
-        self.listen();
-        if self.is_sweep_due(&claim.namespace_id) {
-            self.sweep(&claim.namespace_id).await?;
-        }
-        if claim.worker_ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let worker_ids: Vec<&str> = claim.worker_ids.iter().map(|id| &**id).collect();
-        let lease = claim.lease.min(LONGEST_LEASE).as_secs_f64();
-        let namespace_id = &*claim.namespace_id;
-        let mut params: Vec<Param<'_>> = vec![&namespace_id, &worker_ids, &lease];
-        let keys: Option<(Vec<&str>, Vec<Option<&str>>)> = claim.workflows.as_ref().map(|keys| {
-            let keys = keys.iter();
-            keys.map(|key| (key.name.as_str(), key.version.as_deref()))
-                .unzip()
-        });
-        let call = match &keys {
-            None => self.sql.claim.with(&params),
-            Some((names, versions)) => {
-                params.extend([names as Param<'_>, versions]);
-                self.sql.claim_of.with(&params)
-            }
-        };
-        // If the answer is lost, what was claimed becomes due again when the lease ends.
-        let rows = self.sessions.one(WhenLost::Report, call).await?;
-        rows.iter()
-            .map(|row| {
-                let id: String = rows::value(row, 1)?;
-                let attempts: i32 = rows::value(row, 10)?;
-                let worker_id: Option<String> = rows::value(row, 12)?;
-                let taken_over: bool = rows::value(row, RUN_WIDTH)?;
-                let attempts = attempts.cast_unsigned();
-                let run = rows::run(row);
-                Ok(ClaimedRun::new(
-                    id,
-                    worker_id.unwrap_or_default(),
-                    attempts,
-                    taken_over,
-                    run,
-                ))
-            })
-            .collect()
-    }
-
-    /// Fails the runs whose deadline passed, and wakes their parents.
-    async fn sweep(self: &Arc<Self>, namespace_id: &str) -> BackendResult<()> {
-        let params: [Param<'_>; 1] = [&namespace_id];
-        let expired = self
-            .sessions
-            .one(WhenLost::Again, self.sql.find_expired.with(&params))
-            .await?;
-        if expired.is_empty() {
-            return Ok(());
-        }
-        let ids = expired
-            .iter()
-            .map(|row| rows::value::<String>(row, 0))
-            .collect::<Result<Vec<_>, _>>()?;
-        let error = codec::encode_error(&codec::deadline_error());
-        let error = Json(&error);
-        let sweep: [Param<'_>; 3] = [&namespace_id, &ids, &error];
-        let wake: [Param<'_>; 2] = [&namespace_id, &ids];
-        let calls = [
-            self.sql.sweep.with(&sweep),
-            self.sql.wake_parents.with(&wake),
-        ];
-        let results = self.sessions.all(WhenLost::Again, &calls).await?;
-        let [swept, woken] = results.as_slice() else {
-            return Ok(());
-        };
-        for row in swept {
-            self.ended(&rows::value::<String>(row, 0)?, false);
-        }
-        if !woken.is_empty() {
-            self.due(None, false);
-        }
-        Ok(())
     }
 
     pub(super) async fn extend_lease(&self, owner: &Owner, lease: Duration) -> BackendResult<()> {

@@ -14,6 +14,7 @@ use tokio_postgres::{Error, Row, Statement};
 
 use super::fault::{self, Remedy};
 use super::homes::{Home, Homes, Source};
+use super::plans::Plans;
 use crate::backend::{BackendResult, Owner};
 
 /// How often an operation is done again after a deadlock or a serialization failure.
@@ -23,6 +24,8 @@ const REPEATS: u32 = 8;
 pub(super) struct Query {
     text: String,
     types: Vec<Type>,
+    /// Whether its plan is not kept.
+    once: bool,
 }
 
 pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
@@ -73,6 +76,15 @@ impl Query {
         Self {
             text,
             types: types.to_vec(),
+            once: false,
+        }
+    }
+
+    /// A statement that is planned whenever it is executed.
+    pub(super) fn once(text: String, types: &[Type]) -> Self {
+        Self {
+            once: true,
+            ..Self::new(text, types)
         }
     }
 
@@ -96,21 +108,27 @@ pub(super) enum WhenLost {
 /// The connections, and how statements travel.
 pub(super) struct Sessions {
     homes: Arc<Homes>,
+    plans: Arc<Plans>,
     /// Whether statements are prepared and kept. Off behind a pooler in transaction mode, where each
     /// transaction may reach another session of the server.
     prepares: AtomicBool,
 }
 
 impl Sessions {
-    pub(super) fn new(source: Source) -> Self {
+    pub(super) fn new(source: Source, schema: &str) -> Self {
         Self {
             homes: Homes::new(source),
+            plans: Arc::new(Plans::new(schema)),
             prepares: AtomicBool::new(true),
         }
     }
 
     pub(super) fn homes(&self) -> &Homes {
         &self.homes
+    }
+
+    pub(super) fn plans(&self) -> &Plans {
+        &self.plans
     }
 
     /// What there is for the runtime that the caller is on.
@@ -156,8 +174,18 @@ impl Sessions {
         loop {
             let session = self.connection().await?.map_err(fault::pool)?;
             let prepares = self.prepares.load(Ordering::Relaxed);
-            let error = match execute(&session, prepares, calls, and_then).await {
-                Ok(rows) => return Ok(rows),
+            let executed = async {
+                if prepares {
+                    self.plans.tell(&session).await?;
+                }
+                execute(&session, prepares, calls, and_then).await
+            };
+            let error = match executed.await {
+                Ok(rows) => {
+                    drop(session);
+                    self.look_at_sizes();
+                    return Ok(rows);
+                }
                 Err(error) => error,
             };
             match fault::remedy(&error) {
@@ -194,6 +222,30 @@ impl Sessions {
     }
 }
 
+impl Sessions {
+    /// Looks how large the tables are, now and then, beside everything else.
+    fn look_at_sizes(&self) {
+        if !self.plans.is_look_due() {
+            return;
+        }
+        let Ok(home) = self.here() else {
+            return;
+        };
+        let (pool, plans) = (home.pool().clone(), Arc::clone(&self.plans));
+        home.spawn(async move {
+            let looked = async {
+                let session = pool.get().await.ok()?;
+                let rows = session.query_typed(&plans.look, &[]).await.ok()?;
+                rows.first()?.try_get::<_, Vec<i64>>(0).ok()
+            };
+            // It is looked again.
+            if let Some(sizes) = looked.await {
+                plans.hear(&sizes);
+            }
+        });
+    }
+}
+
 /// Between one and two times 5 ms, doubled each time: those who collided must not collide again.
 fn pause(repeats: u32) -> Duration {
     let jitter = uuid::Uuid::new_v4().as_bytes()[0];
@@ -209,8 +261,8 @@ async fn execute(
 ) -> Result<(Vec<Vec<Row>>, Vec<Row>), Error> {
     let mut statements = Vec::with_capacity(calls.len() + 1);
     for call in calls.iter().chain(&and_then) {
-        statements.push(if prepares {
-            let query = call.query;
+        let query = call.query;
+        statements.push(if prepares && !query.once {
             let statement = session.prepare_typed_cached(&query.text, &query.types);
             Some(statement.await?)
         } else {

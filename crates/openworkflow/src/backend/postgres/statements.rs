@@ -2,6 +2,8 @@
 
 use tokio_postgres::types::Type;
 
+use super::claims::{self, CLAIM, FIND_EXPIRED, Queues, SWEEP};
+use super::plans;
 use super::rows::{RUN_COLUMNS, STEP_COLUMNS};
 use super::session::Query;
 
@@ -12,6 +14,7 @@ const JSONBS: Type = Type::JSONB_ARRAY;
 const TIME: Type = Type::TIMESTAMPTZ;
 const COUNT: Type = Type::INT4;
 const COUNTS: Type = Type::INT4_ARRAY;
+const LONG: Type = Type::INT8;
 const FLOAT: Type = Type::FLOAT8;
 const FLOATS: Type = Type::FLOAT8_ARRAY;
 
@@ -157,96 +160,6 @@ const BEGIN_CHILD: &str = "
         WHERE s.workflow_run_id = excluded.workflow_run_id AND s.child_workflow_run_id IS NULL
     )
     SELECT child.*, CASE WHEN NOT child.found THEN {notify} END FROM child, owned";
-
-/// Due runs for free workers, pending ones first. Each status is walked along its index, so that a
-/// long queue is not sorted for every claim, and one worker's locks make others look further.
-/// `sleeping` rows were written by old versions only. The chosen rows are updated where they were
-/// found; one that was moved between the two, by somebody who put it back at once, is left to the next
-/// claim.
-const CLAIM: &str = "
-    WITH free AS (SELECT worker, n FROM unnest((SELECT $2)) WITH ORDINALITY AS f (worker, n)),
-    pending AS (
-        SELECT r.ctid AS at, r.worker_id, r.available_at, r.created_at FROM {runs} r
-        WHERE r.namespace_id = $1 AND r.status = 'pending' AND {claimable}
-        ORDER BY r.available_at, r.created_at
-        LIMIT (SELECT cardinality($2)) FOR NO KEY UPDATE SKIP LOCKED
-    ),
-    started AS (
-        SELECT r.ctid AS at, r.worker_id, r.available_at, r.created_at FROM {runs} r
-        WHERE r.namespace_id = $1 AND r.status = 'running' AND {claimable}
-        ORDER BY r.available_at, r.created_at
-        LIMIT (SELECT cardinality($2) - count(*) FROM pending) FOR NO KEY UPDATE SKIP LOCKED
-    ),
-    asleep AS (
-        SELECT r.ctid AS at, r.worker_id, r.available_at, r.created_at FROM {runs} r
-        WHERE r.namespace_id = $1 AND r.status = 'sleeping' AND {claimable}
-        ORDER BY r.available_at, r.created_at
-        LIMIT (SELECT cardinality($2) - count(*) FROM pending) FOR NO KEY UPDATE SKIP LOCKED
-    ),
-    chosen AS (
-        SELECT c.*, row_number() OVER (ORDER BY c.place, c.available_at, c.created_at) AS n
-        FROM (
-            SELECT 0 AS place, * FROM pending
-            UNION ALL SELECT 1, * FROM started
-            UNION ALL SELECT 1, * FROM asleep
-        ) c
-    ),
-    claimed AS (
-        UPDATE {runs} r SET
-            status = 'running',
-            attempts = least(r.attempts, 2147483646) + 1,
-            worker_id = free.worker,
-            available_at = now() + $3 * interval '1 second',
-            started_at = coalesce(r.started_at, now()),
-            updated_at = now()
-        FROM chosen JOIN free USING (n)
-        WHERE r.ctid = chosen.at
-        RETURNING {run_columns}, chosen.worker_id IS NOT NULL AS taken_over, chosen.n
-    )
-    SELECT * FROM claimed ORDER BY n";
-
-const CLAIMABLE: &str = "
-    r.available_at <= now() AND (r.deadline_at IS NULL OR r.deadline_at > now())";
-
-/// `$4` and `$5` are names and versions side by side.
-const CLAIMABLE_OF: &str = "
-    r.available_at <= now() AND (r.deadline_at IS NULL OR r.deadline_at > now())
-    AND r.workflow_name = ANY ($4) AND EXISTS (
-        SELECT 1 FROM unnest((SELECT $4), (SELECT $5)) AS k (name, version)
-        WHERE k.name = r.workflow_name AND k.version IS NOT DISTINCT FROM r.version
-    )";
-
-const FIND_EXPIRED: &str = "
-    SELECT id, parent_step_attempt_id IS NOT NULL FROM {runs}
-    WHERE namespace_id = $1 AND status IN ('pending', 'running', 'sleeping')
-        AND deadline_at <= now()";
-
-/// Runs that somebody writes right now, or whose parents somebody does, are left to the next sweep: who
-/// waits for no lock can lock in any order.
-const SWEEP: &str = "
-    WITH due AS (
-        SELECT id, parent_step_attempt_namespace_id, parent_step_attempt_id FROM {runs}
-        WHERE namespace_id = $1 AND id = ANY ($2)
-            AND (status IN ('pending', 'running', 'sleeping')) IS TRUE AND deadline_at <= now()
-        FOR NO KEY UPDATE SKIP LOCKED
-    ),
-    parents AS (
-        SELECT due.id AS child FROM due
-        JOIN {steps} s ON s.namespace_id = due.parent_step_attempt_namespace_id
-            AND s.id = due.parent_step_attempt_id
-        JOIN {runs} p ON p.namespace_id = s.namespace_id AND p.id = s.workflow_run_id
-        FOR NO KEY UPDATE OF p SKIP LOCKED
-    )
-    UPDATE {runs} r SET
-        status = 'failed', error = $3, worker_id = NULL, available_at = NULL,
-        finished_at = now(), updated_at = now()
-    FROM (
-        SELECT id FROM due
-        WHERE parent_step_attempt_id IS NULL OR id IN (SELECT child FROM parents)
-        OFFSET 0
-    ) alone
-    WHERE r.namespace_id = $1 AND r.id = alone.id
-    RETURNING r.id";
 
 /// Locks a run that is about to end, and the one that waits for it, whatever states they are in: if the
 /// parent is about to park, one of the two must see the other. Whether it is woken is decided by the
@@ -563,7 +476,6 @@ const HAS_ROOM: &str = "pg_notification_queue_usage() < 0.9";
 
 /// Every statement that does not depend on a request.
 pub(super) struct Statements {
-    schema: String,
     pub(super) lock_owned: Query,
     pub(super) lock_owned_and_waits: Query,
     pub(super) standing: Query,
@@ -575,6 +487,7 @@ pub(super) struct Statements {
     pub(super) begin_child: Query,
     pub(super) claim: Query,
     pub(super) claim_of: Query,
+    pub(super) claim_of_unindexed: Query,
     pub(super) find_expired: Query,
     pub(super) sweep: Query,
     pub(super) cancel: Query,
@@ -593,6 +506,7 @@ pub(super) struct Statements {
     pub(super) write_all: Query,
     pub(super) why_unwritten: Query,
     pub(super) send_signal: Query,
+    pub(super) in_order: Query,
     pub(super) lazily: Query,
     pub(super) notify: Query,
 }
@@ -645,13 +559,18 @@ impl Statements {
         let failed = owned(&[JSONB, TEXT, TIME]);
         let new_run = [TEXT, TEXT, TEXT, TEXT, JSONB, JSONB, TEXT, TIME, TIME];
         let with = |more: &[Type]| [&new_run[..], more].concat();
-        let claim = |claimable: &str, types: &[Type]| {
-            Query::new(fill(CLAIM, &[("{claimable}", claimable)]), types)
+        let claim = |queues: Queues, more: &[Type]| {
+            let own = [
+                ("{queues}", queues.queues),
+                ("{queued}", queues.queued),
+                ("{claimable}", queues.claimable),
+            ];
+            let types = [&[TEXT, TEXTS, FLOAT, LONG, LONG, LONG], more].concat();
+            Query::new(fill(CLAIM, &own), &types)
         };
         let put_away =
             |state: &str, types: &[Type]| Query::new(fill(PUT_AWAY, &[("{state}", state)]), types);
         Self {
-            schema: schema.to_owned(),
             lock_owned: query(LOCK_OWNED, &owner),
             lock_owned_and_waits: query(LOCK_OWNED_AND_WAITS, &owned(&[TEXTS])),
             standing: query(STANDING, &owner),
@@ -667,9 +586,13 @@ impl Statements {
                     TEXT, TIME, TEXT, TEXT, TEXT, TEXT, TEXT, JSONB, FLOAT, COUNT,
                 ]),
             ),
-            claim: claim(CLAIMABLE, &[TEXT, TEXTS, FLOAT]),
-            claim_of: claim(CLAIMABLE_OF, &[TEXT, TEXTS, FLOAT, TEXTS, TEXTS]),
-            find_expired: query(FIND_EXPIRED, &[TEXT]),
+            claim: claim(claims::ANY, &[]),
+            claim_of: claim(claims::OF_WORKFLOWS, &[TEXTS, TEXTS]),
+            claim_of_unindexed: claim(claims::OF_WORKFLOWS_UNINDEXED, &[TEXTS, TEXTS]),
+            find_expired: Query::new(
+                fill(FIND_EXPIRED, &[("{sizes}", &plans::sizes_of(schema))]),
+                &[TEXT, LONG],
+            ),
             sweep: query(SWEEP, &[TEXT, TEXTS, JSONB]),
             cancel: ending(END_CHILD_RUN, CANCEL, &[TEXT, TEXT, TEXT], 3),
             lock_family: query(LOCK_FAMILY, &[TEXT, TEXT]),
@@ -700,34 +623,17 @@ impl Statements {
                 8,
                 &[TEXT, TEXT, JSONB, TEXT, TEXT, TEXT, COUNT, TEXT],
             ),
+            in_order: query(
+                "SELECT set_config(name, 'off', true) FROM unnest(
+                    ARRAY['enable_sort', 'enable_seqscan', 'enable_bitmapscan', 'jit']
+                ) AS name",
+                &[],
+            ),
             lazily: query("SET LOCAL synchronous_commit = off", &[]),
             notify: query(
                 "SELECT pg_notify('{channel}', p) FROM unnest($1) AS p WHERE {has_room}",
                 &[TEXTS],
             ),
         }
-    }
-
-    /// A page of runs, newest first; `conditions` begins with ` AND` where there are any.
-    pub(super) fn list_runs(&self, conditions: &str, backwards: bool, types: &[Type]) -> Query {
-        let direction = if backwards { "ASC" } else { "DESC" };
-        let text = format!(
-            "SELECT {RUN_COLUMNS} FROM \"{}\".\"workflow_runs\" r WHERE r.namespace_id = $1{conditions}
-             ORDER BY r.created_at {direction}, r.id {direction} LIMIT $2",
-            self.schema
-        );
-        Query::new(text, types)
-    }
-
-    /// A page of step attempts, oldest first.
-    pub(super) fn list_steps(&self, conditions: &str, backwards: bool, types: &[Type]) -> Query {
-        let direction = if backwards { "DESC" } else { "ASC" };
-        let text = format!(
-            "SELECT {STEP_COLUMNS} FROM \"{}\".\"step_attempts\" s
-             WHERE s.namespace_id = $1 AND s.workflow_run_id = $3{conditions}
-             ORDER BY s.created_at {direction}, s.id {direction} LIMIT $2",
-            self.schema
-        );
-        Query::new(text, types)
     }
 }

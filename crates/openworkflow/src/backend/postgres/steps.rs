@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio_postgres::types::Type;
-
 use super::news::News;
 use super::rows::{RUN_WIDTH, STEP_WIDTH};
 use super::runs::NewRunParams;
@@ -13,41 +11,10 @@ use super::session::{Guard, Json, Param, WhenLost};
 use super::writer::{StepWrite, Write};
 use super::{Inner, rows};
 use crate::backend::{
-    BackendResult, EndedStep, History, ListSteps, NewRun, NewStepAttempt, Owner, Page, PageEdge,
-    StepAttempt, WorkflowRun,
+    BackendResult, EndedStep, History, NewRun, NewStepAttempt, Owner, WorkflowRun,
 };
 
 impl Inner {
-    pub(super) async fn list_step_attempts(
-        &self,
-        query: ListSteps,
-    ) -> BackendResult<Page<StepAttempt>> {
-        let limit = i64::from(query.window.limit) + 1;
-        let (conditions, backwards, cursor) = match &query.window.from {
-            None => ("", false, None),
-            Some(PageEdge::After(cursor)) => {
-                (" AND (s.created_at, s.id) > ($4, $5)", false, Some(cursor))
-            }
-            Some(PageEdge::Before(cursor)) => {
-                (" AND (s.created_at, s.id) < ($4, $5)", true, Some(cursor))
-            }
-        };
-        let mut types = vec![Type::TEXT, Type::INT8, Type::TEXT];
-        let mut params: Vec<Param<'_>> = vec![&query.namespace_id, &limit, &query.run_id];
-        let edge = cursor.map(|cursor| (rows::time(cursor.created_at()), cursor.id()));
-        if let Some((created_at, id)) = &edge {
-            types.extend([Type::TIMESTAMPTZ, Type::TEXT]);
-            params.extend([created_at as Param<'_>, id]);
-        }
-        let statement = self.sql.list_steps(conditions, backwards, &types);
-        let rows = self
-            .sessions
-            .one(WhenLost::Again, statement.with(&params))
-            .await?;
-        let steps = rows.iter().map(rows::step).collect::<Result<Vec<_>, _>>()?;
-        Ok(Page::assemble(steps, &query.window, StepAttempt::cursor))
-    }
-
     pub(super) async fn load_history(
         &self,
         namespace_id: &str,

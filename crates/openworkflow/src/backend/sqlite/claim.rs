@@ -1,53 +1,113 @@
 //! Claiming due runs, and failing those whose deadline passed.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::params;
 
-use super::super::{Claim, ClaimedRun, codec};
+use super::super::{BackendError, Claim, ClaimedRun, codec};
 use super::error::OpResult;
 use super::rows::{self, RUN_COLUMNS, claim_number, run_columns};
 use super::runs::{self, Parent};
-use super::writer::Tx;
+use super::writer::{Isolation, Job, Ran, Tx};
 
-/// How many due runs of other workers' workflows are passed over before the search goes by name.
-const PASSED_OVER: usize = 256;
+/// How many due runs of other workers' workflows are passed over before each workflow is searched on
+/// its own.
+const PASSED_OVER: usize = 32;
 
-/// How many runs one sweep fails at most, to keep its transaction short.
-pub(super) const SWEEP_LIMIT: usize = 500;
+/// How often deadlines are looked for, by the clock.
+pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Finds runs whose deadline passed. No index helps, so this is a read of its own rather than a
-/// part of the write transaction.
-pub(super) fn find_expired(
-    conn: &Connection,
-    namespace_id: &str,
-    now_text: &str,
-) -> OpResult<Vec<String>> {
-    let mut statement = conn.prepare_cached(
+/// How many runs one job of a sweep fails at most: others wait for it.
+const SWEEP_LIMIT: usize = 100;
+
+/// Fails the runs of a namespace whose deadline passed, as one job after the other.
+pub(super) struct Sweep {
+    namespace_id: Arc<str>,
+    /// Whether there may be more.
+    more: bool,
+}
+
+impl Sweep {
+    pub(super) fn of(namespace_id: &Arc<str>) -> Box<dyn Job> {
+        Box::new(Self {
+            namespace_id: Arc::clone(namespace_id),
+            more: false,
+        })
+    }
+}
+
+impl Job for Sweep {
+    fn isolation(&self) -> Isolation {
+        Isolation::Savepoint
+    }
+
+    fn run(&mut self, tx: &mut Tx<'_>) -> Ran {
+        match sweep(tx, &self.namespace_id) {
+            Ok(more) => {
+                self.more = more;
+                Ran::Done
+            }
+            Err(error) => Ran::Failed(error),
+        }
+    }
+
+    fn fail(&mut self, error: BackendError) {
+        self.more = false;
+        if error.is_transient() {
+            tracing::debug!(%error, "runs whose deadline passed are left to the next sweep");
+        } else {
+            tracing::warn!(%error, "cannot fail runs whose deadline passed");
+        }
+    }
+
+    fn follow_up(&mut self) -> Option<Box<dyn Job>> {
+        self.more.then(|| Self::of(&self.namespace_id))
+    }
+
+    fn answer(self: Box<Self>) {}
+}
+
+/// Fails some runs whose deadline passed. Says whether there may be more.
+fn sweep(tx: &mut Tx<'_>, namespace_id: &str) -> OpResult<bool> {
+    let expired = find_expired(tx, namespace_id)?;
+    let error = codec::encode_error(&codec::deadline_error());
+    let mut statement = tx.conn.prepare_cached(
+        "UPDATE workflow_runs
+         SET status = 'failed', error = ?3, worker_id = NULL, available_at = NULL,
+             finished_at = ?4, updated_at = ?4
+         WHERE namespace_id = ?1 AND id = ?2
+         RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id",
+    )?;
+    for id in expired.iter().flatten() {
+        let parent = statement.query_row(
+            params![namespace_id, id, error, tx.now_text],
+            Parent::from_row,
+        )?;
+        runs::ended(tx, namespace_id, id, &parent)?;
+    }
+    Ok(expired.len() == SWEEP_LIMIT && expired.iter().any(Option::is_some))
+}
+
+/// The longest overdue runs. `None` stands for an id that is not text: then nobody can name the run.
+fn find_expired(tx: &Tx<'_>, namespace_id: &str) -> OpResult<Vec<Option<String>>> {
+    let mut statement = tx.conn.prepare_cached(
         "SELECT id FROM workflow_runs
          WHERE namespace_id = ?1 AND status IN ('pending', 'running', 'sleeping')
              AND deadline_at <= ?2
-         LIMIT ?3",
+         ORDER BY deadline_at LIMIT ?3",
     )?;
-    let mut rows = statement.query(params![namespace_id, now_text, SWEEP_LIMIT as i64])?;
+    let mut rows = statement.query(params![namespace_id, tx.now_text, SWEEP_LIMIT as i64])?;
     let mut expired = Vec::new();
     while let Some(row) = rows.next()? {
-        // An id that is not text is nobody's.
-        if let Ok(id) = row.get_ref(0)?.as_str() {
-            expired.push(id.to_owned());
-        }
+        expired.push(row.get_ref(0)?.as_str().ok().map(str::to_owned));
     }
     Ok(expired)
 }
 
-/// Fails the `expired` runs that still are, then claims.
-pub(super) fn claim(
-    tx: &mut Tx<'_>,
-    claim: &Claim,
-    expired: &[String],
-) -> OpResult<Vec<ClaimedRun>> {
-    sweep(tx, &claim.namespace_id, expired)?;
+/// Claims due runs.
+pub(super) fn claim(tx: &mut Tx<'_>, claim: &Claim) -> OpResult<Vec<ClaimedRun>> {
     let wanted = claim.worker_ids.len();
     if wanted == 0 {
         return Ok(Vec::new());
@@ -88,33 +148,6 @@ pub(super) fn claim(
         ));
     }
     Ok(claimed)
-}
-
-fn sweep(tx: &mut Tx<'_>, namespace_id: &str, expired: &[String]) -> OpResult<()> {
-    if expired.is_empty() {
-        return Ok(());
-    }
-    let error = codec::encode_error(&codec::deadline_error());
-    let mut statement = tx.conn.prepare_cached(
-        "UPDATE workflow_runs
-         SET status = 'failed', error = ?3, worker_id = NULL, available_at = NULL,
-             finished_at = ?4, updated_at = ?4
-         WHERE namespace_id = ?1 AND id = ?2 AND status IN ('pending', 'running', 'sleeping')
-             AND deadline_at <= ?4
-         RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id",
-    )?;
-    for id in expired {
-        let parent = statement
-            .query_row(
-                params![namespace_id, id, error, tx.now_text],
-                Parent::from_row,
-            )
-            .optional()?;
-        if let Some(parent) = parent {
-            runs::ended(tx, namespace_id, id, &parent)?;
-        }
-    }
-    Ok(())
 }
 
 /// A run that may be claimed. Ordered as the protocol orders claims.
@@ -205,13 +238,12 @@ fn in_due_order(
 
 /// Looks for each workflow's due runs on their own.
 fn by_workflow(tx: &Tx<'_>, claim: &Claim, status: &str, limit: usize) -> OpResult<Vec<Candidate>> {
-    // The plus signs keep SQLite from walking the index of due runs once more.
     let mut statement = tx.conn.prepare_cached(
         "SELECT id, available_at, created_at, worker_id IS NOT NULL
          FROM workflow_runs
-         WHERE namespace_id = ?1 AND workflow_name = ?2 AND status = ?3 AND +version IS ?4
-             AND +available_at <= ?5 AND (deadline_at IS NULL OR deadline_at > ?5)
-         ORDER BY +available_at, +created_at LIMIT ?6",
+         WHERE namespace_id = ?1 AND workflow_name = ?2 AND status = ?3 AND version IS ?4
+             AND available_at <= ?5 AND (deadline_at IS NULL OR deadline_at > ?5)
+         ORDER BY available_at, created_at LIMIT ?6",
     )?;
     let mut found = Vec::new();
     for key in claim.workflows.iter().flat_map(|keys| keys.iter()) {
@@ -231,6 +263,3 @@ fn by_workflow(tx: &Tx<'_>, claim: &Claim, status: &str, limit: usize) -> OpResu
     found.dedup_by(|a, b| a.id == b.id);
     Ok(found)
 }
-
-/// How often deadlines are looked for, by the clock.
-pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);

@@ -200,6 +200,14 @@ impl Opener<'_> {
             };
             return Err(self.unavailable(problem, None));
         }
+        if self.settings.migrate {
+            schema::index(conn).map_err(|error| self.explain(error))?;
+        } else if !schema::is_indexed(conn).map_err(|error| self.explain(error))? {
+            tracing::warn!(
+                database = &**self.database,
+                "indexes are missing: with many runs, claims and deadlines become slow. Open the database once with migrations"
+            );
+        }
         Ok(())
     }
 

@@ -14,6 +14,7 @@ mod signals;
 mod steps;
 mod writer;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,7 +29,7 @@ use tokio::sync::oneshot;
 use super::{
     Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd,
     History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, Owner, Page, RunCounts,
-    StepAttempt, Wakeups, WorkflowRun, codec,
+    StepAttempt, Wakeups, WorkflowRun,
 };
 use crate::Clock;
 use connection::{Connections, Settings};
@@ -165,6 +166,7 @@ impl Sqlite {
                     clock,
                     wakeups,
                     database,
+                    follow_ups: RefCell::default(),
                 };
                 writer.work(queue);
             }
@@ -244,14 +246,6 @@ impl Sqlite {
             swept_at.insert(Arc::clone(namespace_id), now);
         }
         is_due
-    }
-
-    fn sweep_again(&self, namespace_id: &str) {
-        self.0
-            .swept_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(namespace_id);
     }
 }
 
@@ -353,24 +347,16 @@ impl Backend for Sqlite {
     }
 
     async fn claim_runs(&self, claim: Claim) -> BackendResult<Vec<ClaimedRun>> {
-        let now = self.0.clock.now();
-        let mut expired = Vec::new();
-        if self.sweep_is_due(&claim.namespace_id, now) {
-            let namespace_id = Arc::clone(&claim.namespace_id);
-            let now_text = codec::format_time(now);
-            expired = self
-                .read(Reader::Lists, move |conn| {
-                    claim::find_expired(conn, &namespace_id, &now_text)
-                })
-                .await?;
-            if expired.len() == claim::SWEEP_LIMIT {
-                self.sweep_again(&claim.namespace_id);
-            }
+        if self.sweep_is_due(&claim.namespace_id, self.0.clock.now()) {
+            // Before the claim, so that parents which it wakes can be claimed.
+            let sweep = claim::Sweep::of(&claim.namespace_id);
+            self.0
+                .writer
+                .push(sweep)
+                .map_err(|_| BackendError::Closed)?;
         }
-        self.write(Isolation::Savepoint, move |tx| {
-            claim::claim(tx, &claim, &expired)
-        })
-        .await
+        self.write(Isolation::Savepoint, move |tx| claim::claim(tx, &claim))
+            .await
     }
 
     async fn load_history(&self, namespace_id: &str, run_id: &str) -> BackendResult<History> {

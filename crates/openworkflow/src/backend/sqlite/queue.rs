@@ -90,6 +90,10 @@ impl<J> Queue<J> {
         self.wake.notify_one();
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     fn abandon(&self) {
         let jobs = {
             let mut state = self.lock();

@@ -116,6 +116,20 @@ CREATE INDEX IF NOT EXISTS step_attempts_signal_wait_idx
     WHERE kind = 'signal-wait' AND status = 'running';
 ";
 
+/// Indexes of our own: what is due, and what has a deadline, of runs that are not over. They are no
+/// migration, since the versions are everybody's; other SDKs keep them up to date without knowing of them.
+const OWN_INDEXES: &str = "
+CREATE INDEX IF NOT EXISTS openworkflow_rs_workflow_runs_due_idx
+    ON workflow_runs (namespace_id, workflow_name, version, status, available_at, created_at)
+    WHERE available_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS openworkflow_rs_workflow_runs_deadline_idx
+    ON workflow_runs (namespace_id, deadline_at)
+    WHERE deadline_at IS NOT NULL AND status IN ('pending', 'running', 'sleeping');
+";
+
+/// How many indexes those are.
+const OWN_INDEX_COUNT: i64 = 2;
+
 /// How often another process may spoil a migration before it is our problem.
 const TRIES: u32 = 20;
 
@@ -138,6 +152,25 @@ pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
         |row| row.get(0),
     )?;
     Ok(version.unwrap_or(-1))
+}
+
+/// Whether our own indexes are there.
+pub(super) fn is_indexed(conn: &Connection) -> rusqlite::Result<bool> {
+    let found: i64 = conn.query_row(
+        "SELECT count(*) FROM sqlite_master
+         WHERE type = 'index' AND name GLOB 'openworkflow_rs_workflow_runs_*'",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(found >= OWN_INDEX_COUNT)
+}
+
+/// Makes our own indexes where they are missing.
+pub(super) fn index(conn: &Connection) -> rusqlite::Result<()> {
+    if is_indexed(conn)? {
+        return Ok(());
+    }
+    in_transaction(conn, || conn.execute_batch(OWN_INDEXES))
 }
 
 /// Brings the schema up to [`LATEST`] and returns the version that it then has: a higher one, if a
@@ -179,9 +212,8 @@ fn is_somebody_elses(error: &rusqlite::Error) -> bool {
 
 /// Makes `next` the schema's version, unless somebody else has done so.
 fn apply(conn: &Connection, next: i64) -> rusqlite::Result<()> {
-    conn.execute_batch("BEGIN IMMEDIATE")?;
-    let applied = version(conn).and_then(|current| {
-        if current + 1 == next
+    in_transaction(conn, || {
+        if version(conn)? + 1 == next
             && let Some(sql) = usize::try_from(next).ok().and_then(|i| MIGRATIONS.get(i))
         {
             conn.execute_batch(sql)?;
@@ -190,11 +222,19 @@ fn apply(conn: &Connection, next: i64) -> rusqlite::Result<()> {
                 [next],
             )?;
         }
-        conn.execute_batch("COMMIT")
-    });
-    if applied.is_err() && !conn.is_autocommit() {
+        Ok(())
+    })
+}
+
+fn in_transaction(
+    conn: &Connection,
+    work: impl FnOnce() -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    let done = work().and_then(|()| conn.execute_batch("COMMIT"));
+    if done.is_err() && !conn.is_autocommit() {
         // The error that led here says more than one about the rollback.
         let _ = conn.execute_batch("ROLLBACK");
     }
-    applied
+    done
 }

@@ -1,8 +1,10 @@
 //! The thread that writes: it runs whatever waits in one transaction and commits once for all.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, ErrorCode};
@@ -17,6 +19,9 @@ use crate::Clock;
 /// wait meanwhile, and those in TypeScript give up at once.
 const GROUP_JOBS: usize = 512;
 const GROUP_TIME: Duration = Duration::from_millis(4);
+
+/// How long a job that nobody waits for comes after the one it follows.
+const FOLLOW_UP_PAUSE: Duration = Duration::from_millis(1);
 
 /// What a job works with: the connection inside a transaction, and one reading of the clock.
 pub(super) struct Tx<'a> {
@@ -61,6 +66,10 @@ pub(super) trait Job: Send {
     /// Does the work. Called again if the transaction was lost for another job's fault.
     fn run(&mut self, tx: &mut Tx<'_>) -> Ran;
     fn fail(&mut self, error: BackendError);
+    /// What is to be done after the commit, behind whatever waits then.
+    fn follow_up(&mut self) -> Option<Box<dyn Job>> {
+        None
+    }
     /// Hands over the result of the last run.
     fn answer(self: Box<Self>);
 }
@@ -148,15 +157,38 @@ pub(super) struct Writer {
     pub(super) clock: Clock,
     pub(super) wakeups: Arc<Wakeups>,
     pub(super) database: Arc<str>,
+    /// What jobs left to be done after them.
+    pub(super) follow_ups: RefCell<VecDeque<Box<dyn Job>>>,
 }
 
 impl Writer {
     /// Works until the queue is closed and empty.
     pub(super) fn work(&self, queue: &Queue<Box<dyn Job>>) {
         let mut waiting = VecDeque::new();
-        while !waiting.is_empty() || queue.wait(&mut waiting) {
+        loop {
+            if waiting.is_empty() {
+                queue.take(&mut waiting);
+            }
+            if let Some(next) = self.follow_up(queue) {
+                if waiting.is_empty() {
+                    // Other processes want to write, too, and some of them wait for nobody.
+                    thread::sleep(FOLLOW_UP_PAUSE);
+                }
+                waiting.push_back(next);
+            }
+            if waiting.is_empty() && !queue.wait(&mut waiting) {
+                return;
+            }
             self.group(&mut waiting, queue);
         }
+    }
+
+    fn follow_up(&self, queue: &Queue<Box<dyn Job>>) -> Option<Box<dyn Job>> {
+        let mut follow_ups = self.follow_ups.borrow_mut();
+        if !follow_ups.is_empty() && queue.is_closed() {
+            follow_ups.clear();
+        }
+        follow_ups.pop_front()
     }
 
     /// Runs jobs from the front of `waiting` in one transaction.
@@ -317,7 +349,8 @@ impl Writer {
                 self.wakeups.work_due(now, now);
             }
         }
-        for job in jobs {
+        for mut job in jobs {
+            self.follow_ups.borrow_mut().extend(job.follow_up());
             job.answer();
         }
     }

@@ -1,0 +1,152 @@
+//! What a server's log tells of the plans of its statements.
+
+use std::fs::File;
+use std::io::Read;
+
+use openworkflow_tests::postgres_server::Server;
+use openworkflow_tests::scale::Meter;
+use serde_json::Value;
+
+/// A server that explains every statement in its log, and counts no rows by itself.
+pub(crate) fn server() -> Server {
+    Server::start(&[
+        "fsync = off",
+        "autovacuum = off",
+        "session_preload_libraries = 'auto_explain'",
+        "auto_explain.log_min_duration = 0",
+        "auto_explain.log_analyze = on",
+        "auto_explain.log_buffers = on",
+        "auto_explain.log_timing = off",
+        "auto_explain.log_nested_statements = on",
+        "auto_explain.log_format = json",
+        "log_line_prefix = '%a|'",
+    ])
+}
+
+/// Looks at what statements read that the sessions of one name execute.
+pub(crate) struct Explained {
+    /// The server's log, from where it was not read yet.
+    log: File,
+    /// What begins a line that a session of ours wrote.
+    prefix: String,
+    most: Most,
+    /// What read more than that.
+    pub(crate) excessive: Vec<String>,
+}
+
+/// What a statement may read.
+#[derive(Clone, Copy)]
+pub(crate) struct Most {
+    pub(crate) rows: f64,
+    pub(crate) blocks: f64,
+}
+
+impl Explained {
+    pub(crate) fn new(server: &Server, application_name: &str, most: Most) -> Self {
+        let mut explained = Self {
+            log: File::open(server.dir.join("log")).expect("the server has a log"),
+            prefix: format!("{application_name}|LOG:  duration:"),
+            most,
+            excessive: Vec::new(),
+        };
+        explained.new_text();
+        explained
+    }
+
+    fn new_text(&mut self) -> String {
+        let mut bytes = Vec::new();
+        let read = self.log.read_to_end(&mut bytes);
+        read.expect("the server's log can be read");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The plans that were logged since the last time.
+    fn plans(&mut self) -> Vec<Value> {
+        let text = self.new_text();
+        let mut plans = Vec::new();
+        let mut lines = text.lines().peekable();
+        while let Some(line) = lines.next() {
+            if !line.starts_with(&self.prefix) {
+                continue;
+            }
+            let mut json = String::new();
+            while let Some(line) = lines.next_if(|line| line.starts_with('\t')) {
+                json.push_str(line);
+                json.push('\n');
+            }
+            plans.push(serde_json::from_str(&json).unwrap_or_else(|e| panic!("{e}: {json}")));
+        }
+        plans
+    }
+}
+
+impl Meter for Explained {
+    fn begin(&mut self) {
+        self.new_text();
+    }
+
+    fn end(&mut self, operation: &str) {
+        let plans = self.plans();
+        assert!(!plans.is_empty(), "{operation} is not in the log");
+        for plan in plans {
+            let read = rows_read(&plan["Plan"]);
+            let blocks = blocks_read(&plan["Plan"]);
+            if read > self.most.rows || blocks > self.most.blocks {
+                let mut scans = Vec::new();
+                describe(&plan["Plan"], &mut scans);
+                let text = plan["Query Text"].as_str().unwrap_or_default();
+                let text: Vec<_> = text.split_whitespace().collect();
+                self.excessive.push(format!(
+                    "{operation}: {read} rows, {blocks} blocks by {}\n  {}",
+                    scans.join(", "),
+                    text.join(" ")
+                ));
+            }
+        }
+    }
+}
+
+fn number(node: &Value, name: &str) -> f64 {
+    node[name].as_f64().unwrap_or(0.0)
+}
+
+/// How many rows of tables the nodes of a plan looked at.
+fn rows_read(node: &Value) -> f64 {
+    let of_table = node.get("Relation Name").is_some() && node["Node Type"] != "ModifyTable";
+    let own = match of_table {
+        false => 0.0,
+        true => {
+            number(node, "Actual Loops")
+                * (number(node, "Actual Rows")
+                    + number(node, "Rows Removed by Filter")
+                    + number(node, "Rows Removed by Index Recheck"))
+        }
+    };
+    let below = node["Plans"].as_array().into_iter().flatten();
+    own + below.map(rows_read).sum::<f64>()
+}
+
+/// How the nodes of a plan read tables, from the top.
+fn describe(node: &Value, scans: &mut Vec<String>) {
+    let text = |name: &str| node[name].as_str().unwrap_or_default();
+    match text("Node Type") {
+        kind if kind.contains("Scan") || kind == "Sort" => scans.push(format!(
+            "{kind} {}{} of {} rows, {} times",
+            text("Index Name"),
+            text("Relation Name"),
+            number(node, "Actual Rows") + number(node, "Rows Removed by Filter"),
+            number(node, "Actual Loops"),
+        )),
+        _ => {}
+    }
+    for below in node["Plans"].as_array().into_iter().flatten() {
+        describe(below, scans);
+    }
+}
+
+fn blocks_read(node: &Value) -> f64 {
+    ["Hit", "Read"]
+        .iter()
+        .map(|how| number(node, &format!("Shared {how} Blocks")))
+        .sum()
+}

@@ -1,0 +1,5 @@
+//! What operations read where there are many rows: no more than where there are few.
+
+mod explained;
+mod indexes;
+mod plans;

@@ -1,0 +1,135 @@
+//! Plans on PostgreSQL, with whatever the server knows of its tables.
+
+use std::time::{Duration, Instant};
+
+use openworkflow::Postgres;
+use openworkflow_tests::postgres_server::{self, Server};
+use openworkflow_tests::scale::{self, Dialect};
+
+use super::explained::{self, Explained, Most};
+
+/// Runs in each state.
+const ROWS: u32 = 3_000;
+
+/// Enough for any operation on a few rows, and for none that reads all rows of one state.
+const MOST: Most = Most {
+    rows: 500.0,
+    blocks: 500.0,
+};
+
+/// How long plans may be behind the tables.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Site {
+    server: Server,
+    schema: String,
+    admin: tokio_postgres::Client,
+}
+
+impl Site {
+    async fn new() -> Self {
+        let server = explained::server();
+        let admin = postgres_server::connect(&server.url()).await;
+        let site = Self {
+            schema: postgres_server::schema(),
+            server,
+            admin,
+        };
+        site.sql(&format!(
+            "SET search_path TO {}; SET auto_explain.log_min_duration = -1",
+            site.schema
+        ))
+        .await;
+        site
+    }
+
+    async fn sql(&self, sql: &str) {
+        let done = self.admin.batch_execute(sql).await;
+        done.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    async fn open(&self, name: &str) -> Postgres {
+        let options = Postgres::options()
+            .url(self.server.url())
+            .schema(&self.schema);
+        options.application_name(name).connect().await.unwrap()
+    }
+
+    async fn fill(&self) {
+        for statement in scale::fill(Dialect::Postgres, ROWS) {
+            self.sql(&statement).await;
+        }
+    }
+
+    /// Operates often enough for the driver and the server to keep whatever plans they keep.
+    async fn warm_up(&self, backend: &Postgres, name: &str) {
+        let mut ignored = Explained::new(
+            &self.server,
+            name,
+            Most {
+                rows: f64::MAX,
+                blocks: f64::MAX,
+            },
+        );
+        for round in 0..7 {
+            let lone = format!("{name}-{round}");
+            scale::operate(backend, &lone, &mut ignored).await.unwrap();
+        }
+    }
+
+    /// Asserts that operations read little from some moment on: plans are made anew a little later than
+    /// tables grow.
+    async fn assert_frugal(&self, backend: &Postgres, name: &str) {
+        let began = Instant::now();
+        let mut round = 0;
+        loop {
+            let mut explained = Explained::new(&self.server, name, MOST);
+            for _ in 0..2 {
+                round += 1;
+                let lone = format!("{name}-measured-{round}");
+                let operated = scale::operate(backend, &lone, &mut explained).await;
+                operated.unwrap();
+            }
+            let excessive = &explained.excessive;
+            if excessive.is_empty() {
+                return;
+            }
+            assert!(
+                began.elapsed() < PATIENCE,
+                "these read too much:\n{}",
+                excessive.join("\n")
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plans_made_for_empty_tables_hold_when_they_are_full() {
+    let site = Site::new().await;
+    let early = site.open("early").await;
+    site.warm_up(&early, "early").await;
+    site.fill().await;
+    site.assert_frugal(&early, "early").await;
+
+    // Plans made for full tables of which the server has not counted the rows, and has.
+    for (name, sql) in [("uncounted", "SELECT 1"), ("counted", "ANALYZE")] {
+        site.sql(sql).await;
+        let backend = site.open(name).await;
+        site.warm_up(&backend, name).await;
+        site.assert_frugal(&backend, name).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plans_made_for_tables_known_to_be_small_hold_when_they_are_full() {
+    let site = Site::new().await;
+    let early = site.open("early").await;
+    for statement in scale::fill(Dialect::Postgres, 1) {
+        site.sql(&statement).await;
+    }
+    site.sql("VACUUM ANALYZE").await;
+    site.warm_up(&early, "early").await;
+    site.sql("DELETE FROM workflow_runs").await;
+    site.fill().await;
+    site.assert_frugal(&early, "early").await;
+}

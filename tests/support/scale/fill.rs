@@ -1,0 +1,222 @@
+//! Many rows in every state, made by SQL.
+
+/// The workflow and the version that the workers of these tests have.
+pub const MINE: &str = "mine";
+/// As [`MINE`].
+pub const VERSION: &str = "v1";
+
+/// What is signaled is named after this, with a number.
+const SIGNAL: &str = "signal-";
+
+/// How many workflows the workers of these tests do not have.
+pub const OTHERS: u32 = 50;
+
+/// How a database writes what differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// SQLite.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres,
+}
+
+impl Dialect {
+    /// The time that is `seconds` (an expression) from now.
+    fn time(self, seconds: &str) -> String {
+        match self {
+            Self::Sqlite => {
+                format!("strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ({seconds}) || ' seconds')")
+            }
+            Self::Postgres => {
+                format!("date_trunc('milliseconds', now() + ({seconds}) * interval '1 second')")
+            }
+        }
+    }
+
+    /// A statement that inserts what `select` gives for each `n` from 1.
+    fn each(self, rows: u32, into: &str, select: &str) -> String {
+        match self {
+            Self::Sqlite => format!(
+                "WITH RECURSIVE g (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < {rows})
+                 INSERT INTO {into} SELECT {select} FROM g;"
+            ),
+            Self::Postgres => format!(
+                "INSERT INTO {into} SELECT {select} FROM generate_series(1, {rows}) AS g (n);"
+            ),
+        }
+    }
+}
+
+/// Runs of one kind.
+#[derive(Debug)]
+pub struct State {
+    /// What they are; begins their ids.
+    pub name: &'static str,
+    namespace: &'static str,
+    /// An expression.
+    workflow: &'static str,
+    version: Option<&'static str>,
+    status: &'static str,
+    worker: bool,
+    /// When they are due, in seconds from now, as an expression of `n`.
+    available: Option<&'static str>,
+    /// The same of the deadline.
+    deadline: Option<&'static str>,
+    /// The step attempt of each, if it has one: kind and status.
+    step: Option<(&'static str, &'static str)>,
+}
+
+const PENDING: State = State {
+    name: "",
+    namespace: "default",
+    workflow: "'mine'",
+    version: Some(VERSION),
+    status: "pending",
+    worker: false,
+    available: Some("n * 0.001 - 20000"),
+    deadline: None,
+    step: None,
+};
+
+const OVER: State = State {
+    available: None,
+    deadline: Some("n * 0.001 - 30000"),
+    step: Some(("function", "completed")),
+    ..PENDING
+};
+
+/// Of each, [`fill`] makes as many rows as asked for.
+pub const STATES: [State; 11] = [
+    State {
+        name: "foreign",
+        workflow: "'other-' || (n % 50)",
+        version: None,
+        ..PENDING
+    },
+    State {
+        name: "version",
+        version: Some("v0"),
+        ..PENDING
+    },
+    State {
+        name: "namespace",
+        namespace: "elsewhere",
+        deadline: Some("n * 0.001 - 30000"),
+        ..PENDING
+    },
+    State {
+        name: "backlog",
+        ..PENDING
+    },
+    State {
+        name: "scheduled",
+        available: Some("n + 86400"),
+        ..PENDING
+    },
+    State {
+        name: "executing",
+        status: "running",
+        worker: true,
+        available: Some("86400"),
+        deadline: Some("n + 86400"),
+        ..PENDING
+    },
+    State {
+        name: "parked",
+        status: "running",
+        available: Some("n + 86400"),
+        deadline: Some("n + 864000"),
+        step: Some(("signal-wait", "running")),
+        ..PENDING
+    },
+    State {
+        name: "elsewhere",
+        namespace: "elsewhere",
+        status: "running",
+        step: Some(("signal-wait", "running")),
+        ..PENDING
+    },
+    State {
+        name: "completed",
+        status: "completed",
+        worker: true,
+        ..OVER
+    },
+    State {
+        name: "failed",
+        status: "failed",
+        step: Some(("function", "failed")),
+        ..OVER
+    },
+    State {
+        name: "canceled",
+        status: "canceled",
+        step: Some(("signal-wait", "running")),
+        ..OVER
+    },
+];
+
+/// The statements that make `rows` runs of each of [`STATES`], and their step attempts.
+#[must_use]
+pub fn fill(dialect: Dialect, rows: u32) -> Vec<String> {
+    let mut statements = Vec::new();
+    let created = dialect.time("n * 0.001 - 40000");
+    for state in &STATES {
+        let State {
+            name,
+            namespace,
+            workflow,
+            status,
+            ..
+        } = state;
+        let text = |value: Option<&str>| value.map_or("NULL".to_owned(), |v| format!("'{v}'"));
+        let time = |seconds: Option<&str>| seconds.map_or("NULL".to_owned(), |s| dialect.time(s));
+        let worker = text(state.worker.then_some("somebody"));
+        let finished = match state.available {
+            None => created.as_str(),
+            Some(_) => "NULL",
+        };
+        statements.push(dialect.each(
+            rows,
+            "workflow_runs (namespace_id, id, workflow_name, version, status, config, attempts,
+                 worker_id, available_at, deadline_at, finished_at, created_at, updated_at)",
+            &format!(
+                "'{namespace}', '{name}-' || n, {workflow}, {version}, '{status}', '{{}}', 1,
+                 {worker}, {available}, {deadline}, {finished}, {created}, {created}",
+                version = text(state.version),
+                available = time(state.available),
+                deadline = time(state.deadline),
+                finished = if finished == "NULL" && dialect == Dialect::Postgres {
+                    "NULL::timestamptz"
+                } else {
+                    finished
+                },
+            ),
+        ));
+        if let Some((kind, status)) = state.step {
+            let context = match kind {
+                "signal-wait" => {
+                    let json = format!(
+                        "'{{\"kind\":\"signal-wait\",\"signal\":\"{SIGNAL}' || n || '\",\"timeoutAt\":null}}'"
+                    );
+                    match dialect {
+                        Dialect::Sqlite => json,
+                        Dialect::Postgres => format!("({json})::jsonb"),
+                    }
+                }
+                _ if dialect == Dialect::Postgres => "NULL::jsonb".to_owned(),
+                _ => "NULL".to_owned(),
+            };
+            statements.push(dialect.each(
+                rows,
+                "step_attempts (namespace_id, id, workflow_run_id, step_name, kind, status, config,
+                     context, created_at, updated_at)",
+                &format!(
+                    "'{namespace}', '{name}-step-' || n, '{name}-' || n, 'step', '{kind}',
+                     '{status}', '{{}}', {context}, {created}, {created}"
+                ),
+            ));
+        }
+    }
+    statements
+}
