@@ -5,6 +5,7 @@ mod carriers;
 mod children;
 mod client;
 mod deadlines;
+mod fairness;
 mod golden;
 mod interceptors;
 mod layers;

@@ -171,10 +171,13 @@ pub struct Claim {
     pub workflows: Option<Arc<[WorkflowKey]>>,
     /// How long the claim holds without being extended.
     pub lease: Duration,
+    /// How many of the slots are for runs that were started before (`running` and due again) as long as
+    /// there are any. The others are for `pending` runs first, and so are all of them where this is 0.
+    pub started_first: usize,
 }
 
 impl Claim {
-    /// A claim.
+    /// A claim with no slot for runs that were started before.
     #[must_use]
     pub fn new(
         namespace_id: Arc<str>,
@@ -187,6 +190,7 @@ impl Claim {
             worker_ids,
             workflows,
             lease,
+            started_first: 0,
         }
     }
 }

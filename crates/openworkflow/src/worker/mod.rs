@@ -2,6 +2,7 @@
 
 mod pool;
 mod registry;
+mod share;
 mod slot;
 mod stop;
 mod tick;
@@ -23,6 +24,7 @@ use crate::workflow::Workflow;
 pub use stop::WorkerHandle;
 
 use registry::Registry;
+use share::Share;
 use stop::Stop;
 
 /// The protocol's lease: a worker that shows no sign of life for so long has lost its runs.
@@ -38,6 +40,7 @@ struct Shared {
     chain: Chain,
     namespace_id: Arc<str>,
     registry: Registry,
+    share: Share,
     concurrency: usize,
     lease: Duration,
     stop_deadline: Duration,
@@ -347,6 +350,7 @@ impl WorkerBuilder {
                 chain: Chain::new(self.interceptors),
                 namespace_id: self.namespace_id,
                 registry,
+                share: Share::new(),
                 concurrency: self.concurrency,
                 lease: self.lease,
                 stop_deadline: self.stop_deadline,

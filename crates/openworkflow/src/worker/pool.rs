@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::stop::{Stop, Urgency};
 use super::{Shared, slot};
-use crate::backend::{BackendError, BackendResult, Claim, ClaimedRun};
+use crate::backend::{BackendError, BackendResult, ClaimedRun};
 use crate::execution::new_id;
 use crate::lease::Moment;
 
@@ -123,19 +123,13 @@ async fn claim(
     stop: &Stop,
     free: &[Arc<str>],
 ) -> Option<BackendResult<Vec<ClaimedRun>>> {
-    let claim = Claim::new(
-        Arc::clone(&shared.namespace_id),
-        free.to_vec(),
-        shared.registry.claimable(),
-        shared.lease,
-    );
     let too_late = async {
         stop.reached(Urgency::Draining).await;
         tokio::time::sleep(RELEASE_DEADLINE).await;
     };
     tokio::select! {
         biased;
-        claimed = shared.backend.claim_runs(claim) => Some(claimed),
+        claimed = shared.claim(free.to_vec()) => Some(claimed),
         () = too_late => None,
         () = stop.reached(Urgency::Aborting) => None,
     }

@@ -7,22 +7,17 @@ use tokio::task::JoinSet;
 
 use super::stop::Stop;
 use super::{Shared, pool, slot};
-use crate::backend::{BackendResult, Claim};
+use crate::backend::BackendResult;
 use crate::execution::new_id;
 use crate::lease::Moment;
 
 /// Gives how many runs were claimed. Their executions are dropped with the future.
 pub(super) async fn tick(shared: &Arc<Shared>) -> BackendResult<usize> {
     // Ids of its own: another tick, or a worker that was started, may be at work beside it.
-    let claim = Claim::new(
-        Arc::clone(&shared.namespace_id),
-        (0..shared.concurrency).map(|_| new_id()).collect(),
-        shared.registry.claimable(),
-        shared.lease,
-    );
+    let ids = (0..shared.concurrency).map(|_| new_id()).collect();
     let slots = Arc::new(Semaphore::new(shared.concurrency));
     let asked_at = Moment::now();
-    let claimed = shared.backend.claim_runs(claim).await?;
+    let claimed = shared.claim(ids).await?;
     let count = claimed.len();
     let mut executions = JoinSet::new();
     for run in claimed {

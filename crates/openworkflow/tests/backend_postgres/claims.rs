@@ -53,6 +53,32 @@ async fn pending_runs_are_claimed_before_others_and_then_by_age() {
 }
 
 #[tokio::test]
+async fn slots_for_runs_that_were_started_get_the_longest_due_of_them() {
+    let f = Fixture::new().await;
+    for id in ["new-1", "new-2", "new-3", "asleep", "parked", "late"] {
+        f.create(id).await;
+    }
+    f.sql(
+        "UPDATE {schema}.workflow_runs SET status = 'sleeping', available_at = now() - interval '9 min' WHERE id = 'asleep';
+         UPDATE {schema}.workflow_runs SET status = 'running', available_at = now() - interval '8 min' WHERE id = 'parked';
+         UPDATE {schema}.workflow_runs SET status = 'running', available_at = now() - interval '7 min' WHERE id = 'late';",
+    )
+    .await;
+    let ids = async |workers: &[&str], started_first| {
+        let mut claim = claim(workers, None);
+        claim.started_first = started_first;
+        let claimed = f.backend.claim_runs(claim).await.unwrap();
+        claimed.into_iter().map(|run| run.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&["1", "2"], 1).await, ["asleep", "new-1"]);
+    assert_eq!(ids(&["3"], 0).await, ["new-2"]);
+    assert_eq!(ids(&["4", "5", "6"], 1).await, ["parked", "new-3", "late"]);
+    // Where there is nothing for them, they are slots like any.
+    f.create("new-4").await;
+    assert_eq!(ids(&["7", "8"], 2).await, ["new-4"]);
+}
+
+#[tokio::test]
 async fn only_registered_names_and_versions_are_claimed() {
     let f = Fixture::new().await;
     for (id, name, version) in [

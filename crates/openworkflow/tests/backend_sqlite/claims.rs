@@ -86,6 +86,38 @@ async fn pending_runs_come_before_all_others_then_the_longest_due() {
 }
 
 #[tokio::test]
+async fn slots_for_runs_that_were_started_get_the_longest_due_of_them() {
+    let db = Db::new().await;
+    for id in ["new-1", "new-2", "new-3", "asleep", "twin-b", "twin-a"] {
+        db.create(id).await;
+        db.clock.advance(SECOND);
+    }
+    // Of the twins, the table has the second first.
+    db.execute(
+        "UPDATE workflow_runs SET status = 'sleeping', available_at = '2026-01-31T11:00:00.000Z'
+         WHERE id = 'asleep';
+         UPDATE workflow_runs SET status = 'running', available_at = '2026-01-31T11:30:00.000Z',
+             created_at = '2026-01-31T11:30:00.000Z'
+         WHERE id GLOB 'twin-*'",
+    );
+    let claim = async |workers: &[&str], started_first| {
+        let mut claim = claim_of(workers);
+        claim.started_first = started_first;
+        let claimed = db.claim_runs(claim).await.unwrap();
+        claimed.into_iter().map(|run| run.id).collect::<Vec<_>>()
+    };
+    assert_eq!(claim(&["1", "2"], 1).await, ["asleep", "new-1"]);
+    assert_eq!(claim(&["3"], 0).await, ["new-2"]);
+    let mut claimed = claim(&["4", "5", "6"], 1).await;
+    assert_eq!(claimed.remove(1), "new-3");
+    claimed.sort();
+    assert_eq!(claimed, ["twin-a", "twin-b"]);
+    // Where there is nothing for them, they are slots like any.
+    db.create("new-4").await;
+    assert_eq!(claim(&["7", "8"], 2).await, ["new-4"]);
+}
+
+#[tokio::test]
 async fn an_expired_lease_is_taken_over() {
     let db = Db::new().await;
     let first = db.running("a", "w1").await;

@@ -302,7 +302,8 @@ impl Inner {
     ) -> BackendResult<Claimed> {
         let lease = claim.lease.min(LONGEST_LEASE).as_secs_f64();
         let namespace_id = &*claim.namespace_id;
-        let (wanted, started_first) = (free.len() as i64, 0_i64);
+        let wanted = free.len() as i64;
+        let started_first = claim.started_first.min(free.len()) as i64;
         let mut params: Vec<Param<'_>> = vec![
             &namespace_id,
             &free,

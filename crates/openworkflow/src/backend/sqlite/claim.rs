@@ -16,6 +16,9 @@ use super::writer::{Isolation, Job, Ran, Tx};
 /// its own.
 const PASSED_OVER: usize = 32;
 
+/// What runs are that were started before. `sleeping` was written by old versions only.
+const STARTED: [&str; 2] = ["running", "sleeping"];
+
 /// How often deadlines are looked for, by the clock.
 pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -112,10 +115,14 @@ pub(super) fn claim(tx: &mut Tx<'_>, claim: &Claim) -> OpResult<Vec<ClaimedRun>>
     if wanted == 0 {
         return Ok(Vec::new());
     }
-    let mut chosen = choose(tx, claim, &["pending"], wanted)?;
-    if chosen.len() < wanted {
-        let rest = wanted - chosen.len();
-        chosen.extend(choose(tx, claim, &["running", "sleeping"], rest)?);
+    let kept = claim.started_first.min(wanted);
+    let mut chosen = choose(tx, claim, &STARTED, kept)?;
+    let started = chosen.len();
+    chosen.extend(choose(tx, claim, &["pending"], wanted - started)?);
+    if chosen.len() < wanted && started == kept {
+        let mut more = choose(tx, claim, &STARTED, wanted - chosen.len() + started)?;
+        more.retain(|run| chosen[..started].binary_search(run).is_err());
+        chosen.extend(more);
     }
     let leased_until = codec::format_time(codec::later(tx.now, claim.lease));
     let mut statement = tx.conn.prepare_cached(concat!(
@@ -178,6 +185,9 @@ impl Candidate {
 /// Finds up to `limit` claimable runs with one of `statuses`, the longest due first.
 fn choose(tx: &Tx<'_>, claim: &Claim, statuses: &[&str], limit: usize) -> OpResult<Vec<Candidate>> {
     let mut candidates = Vec::new();
+    if limit == 0 {
+        return Ok(candidates);
+    }
     for status in statuses {
         match in_due_order(tx, claim, status, limit)? {
             Some(found) => candidates.extend(found),
