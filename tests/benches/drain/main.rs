@@ -1,6 +1,7 @@
 //! How fast workers drain a queue of runs of ten steps, beside what the database can do at all and
 //! beside OpenWorkflow for TypeScript. `docs/benchmarks.md` tells how to read the figures.
 
+mod backlog;
 mod engine;
 mod fleet;
 mod npm;
@@ -153,6 +154,10 @@ fn measure<T: Target>(
                 fleet,
             });
         }
+    }
+    if options.backlog > 0 {
+        eprintln!("{}, naps before a backlog", T::NAME);
+        report.naps.push(backlog::naps(target, options.backlog)?);
     }
     if options.latency_samples > 0 {
         eprintln!("{}, latency", T::NAME);

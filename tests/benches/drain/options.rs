@@ -21,6 +21,7 @@ usage: cargo bench -p openworkflow-tests --bench drain -- [OPTIONS]
   --repetitions N     how often everything is measured; medians are reported (5)
   --without-npm       leave npm's package out
   --latency N         samples of the time from start to first step (200; 0 leaves them out)
+  --backlog N         new runs behind which runs nap for 100 ms (3000; 0 leaves them out)
   --dir PATH          where SQLite's files and npm's package are kept (the target folder)
   --json              print JSON, with every measurement, instead of a table
   --help              print this
@@ -41,6 +42,7 @@ pub(crate) struct Options {
     pub(crate) repetitions: u32,
     pub(crate) npm: bool,
     pub(crate) latency_samples: u32,
+    pub(crate) backlog: u32,
     /// For how long bare commits are counted.
     pub(crate) bare: Duration,
     pub(crate) folder: PathBuf,
@@ -77,6 +79,7 @@ impl Options {
                 "--repetitions" => options.repetitions = positive(&argument, &value()?)?,
                 "--without-npm" => options.npm = false,
                 "--latency" => options.latency_samples = number(&argument, &value()?)?,
+                "--backlog" => options.backlog = number(&argument, &value()?)?,
                 "--dir" => options.folder = value()?.into(),
                 "--json" => options.json = true,
                 "--help" | "-h" => return Ok(None),
@@ -98,6 +101,7 @@ impl Options {
             repetitions: 5,
             npm: true,
             latency_samples: 200,
+            backlog: 3000,
             bare: Duration::from_millis(500),
             folder: env!("CARGO_TARGET_TMPDIR").into(),
             json: false,
@@ -111,6 +115,7 @@ impl Options {
             repetitions: 1,
             npm: false,
             latency_samples: 2,
+            backlog: 5,
             bare: Duration::from_millis(5),
             ..Self::full()
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::backlog::{LENGTH, Naps};
 use crate::fleet::Drained;
 use crate::{PROCESSES, STEPS};
 
@@ -82,6 +83,7 @@ impl Latency {
 pub(crate) struct Report {
     pub(crate) cells: Vec<Cell>,
     pub(crate) latencies: Vec<Latency>,
+    pub(crate) naps: Vec<Naps>,
 }
 
 /// The medians of one backend at one concurrency. Each ratio is the median of the repetitions'
@@ -182,6 +184,14 @@ impl Report {
                 latency.backend, latency.p50, latency.p99, latency.samples, latency.worker
             );
         }
+        for naps in &self.naps {
+            let (p50, worst) = naps.summary();
+            let _ = writeln!(
+                table,
+                "\n{}: naps of {LENGTH:.2?} before {} new runs last {p50:.2?} (p50), {worst:.2?} (worst); all is done in {:.2?}",
+                naps.backend, naps.backlog, naps.drained
+            );
+        }
         table
     }
 
@@ -241,9 +251,24 @@ impl Report {
                 })
             })
             .collect();
+        let naps: Vec<_> = self
+            .naps
+            .iter()
+            .map(|naps| {
+                let (p50, worst) = naps.summary();
+                json!({
+                    "backend": naps.backend,
+                    "backlog": naps.backlog,
+                    "p50_milliseconds": p50.as_millis() as u64,
+                    "worst_milliseconds": worst.as_millis() as u64,
+                    "drained_milliseconds": naps.drained.as_millis() as u64,
+                })
+            })
+            .collect();
         json!({
             "medians": rows,
             "first_step_latency": latencies,
+            "naps": naps,
             "measurements": measurements,
         })
     }
