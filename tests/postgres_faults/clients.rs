@@ -1,12 +1,15 @@
-//! Clients of a server that is restarted: what can be repeated rides through.
+//! Clients of a server that is restarted: what can be repeated rides through. Clients whose clocks are off:
+//! they say so.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use openworkflow::backend::{BackendError, RunStatus};
+use openworkflow::backend::{Backend as _, BackendError, Claim, RunStatus};
 use openworkflow::{
-    Client, ClientError, ClientResult, Postgres, Worker, WorkerHandle, WorkflowSpec,
+    Client, ClientError, ClientResult, Clock, ClockOffset, Postgres, Worker, WorkerHandle,
+    WorkflowSpec,
 };
+use openworkflow_tests::faults::{Ground as _, PostgresGround};
 use openworkflow_tests::logged;
 use openworkflow_tests::postgres_server::{self, Server};
 use tokio::task::JoinHandle;
@@ -190,4 +193,40 @@ async fn an_outage_that_lasts_is_reported_and_logged_once() {
         .await
         .unwrap_err();
     assert!(matches!(error, ClientError::TimedOut { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_is_told_of_once_with_the_side_and_the_remedy() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let (log, _collecting) = logged::collect();
+    let ground = PostgresGround::make().await;
+    for (offset, side) in [
+        (ClockOffset::Behind(SECOND / 2), None),
+        (ClockOffset::Ahead(SECOND / 2), None),
+        (ClockOffset::Behind(3600 * SECOND), Some("behind")),
+        (ClockOffset::Ahead(3600 * SECOND), Some("ahead")),
+    ] {
+        let before = log.lines().len();
+        let store = ground.open_with(Clock::off_by(offset)).await;
+        for _ in 0..3 {
+            // It brings the time along.
+            let claim = Claim::new("x".into(), vec!["y".into()], None, SECOND);
+            store.claim_runs(claim).await.unwrap();
+        }
+        let lines = log.lines().into_iter().skip(before);
+        let told: Vec<_> = lines
+            .filter(|line| line.contains("machine's clock"))
+            .collect();
+        let Some(side) = side else {
+            assert!(told.is_empty(), "{offset}: {told:?}");
+            continue;
+        };
+        assert_eq!(told.len(), 1, "{offset}: {told:?}");
+        for part in ["WARN", side, "NTP"] {
+            assert!(told[0].contains(part), "{part}: {told:?}");
+        }
+        // The answer may have taken a while.
+        let by = ["3600.0s", "3599."];
+        assert!(by.iter().any(|by| told[0].contains(by)), "{told:?}");
+    }
 }

@@ -88,11 +88,17 @@ async fn carry(
     }
 }
 
-/// What a session is told, or asks, of plans: it touches no row, and comes when it comes.
+/// What a session is told of plans, or asks of the time and of sizes: it touches no row, and comes when
+/// it comes.
 fn is_upkeep(batch: &Batch) -> bool {
-    ["SET jit", "DISCARD PLANS", "SELECT ARRAY[pg_relation_size"]
-        .iter()
-        .any(|beginning| batch.is(beginning))
+    [
+        "SET jit",
+        "DISCARD PLANS",
+        "SELECT clock_timestamp() AS now",
+        "SELECT ARRAY[pg_relation_size",
+    ]
+    .iter()
+    .any(|beginning| batch.is(beginning))
 }
 
 /// What a report calls a statement: its beginning, without the schema.

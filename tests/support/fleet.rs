@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime};
 use openworkflow::{Error, Result, RetryPolicy, WorkerBuilder, WorkflowContext, WorkflowSpec};
 use serde::{Deserialize, Serialize};
 
+use crate::{faults, timely};
+
 /// Takes steps of every kind, and waits for its client's signal, [`go`].
 pub static ORDER: WorkflowSpec<u64, u64> = WorkflowSpec::new("order");
 /// Its child, which tells it by a signal that it got so far.
@@ -37,7 +39,7 @@ pub fn go(run_id: &str) -> String {
     format!("go:{run_id}")
 }
 
-/// Adds both workflows to a worker. Their bodies write to files in `folder`.
+/// Adds both workflows to a worker, and those of [`timely`]. Their bodies write to files in `folder`.
 ///
 /// # Errors
 ///
@@ -59,7 +61,10 @@ pub fn register(worker: WorkerBuilder, folder: &Path) -> std::io::Result<WorkerB
         let bodies = Arc::clone(&packing);
         async move { bodies.pack(&wf, &input).await }
     });
-    Ok(worker.workflow(order).workflow(pack))
+    Ok(timely::register(
+        worker.workflow(order).workflow(pack),
+        folder,
+    ))
 }
 
 /// The file that tells that a process listens to signals.
@@ -149,7 +154,7 @@ impl Bodies {
     }
 
     fn write(&self, what: &str, wf: &WorkflowContext, step: &str) -> std::io::Result<()> {
-        let at = micros(SystemTime::now());
+        let at = micros(faults::right_now());
         let process = std::process::id();
         let run_id = wf.run_id();
         // One write, so that a line is there as a whole or not at all.

@@ -43,6 +43,7 @@ pub mod random;
 pub mod scale;
 mod sqlite;
 pub mod store;
+pub mod timely;
 
 pub use database::{Database, RunRow, SignalRow, StepRow, TIME_COLUMNS};
 pub use harness::Harness;

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use openworkflow::Postgres;
 use openworkflow::backend::Backend;
+use openworkflow::{Clock, Postgres};
 use tokio::sync::Mutex;
 use tokio_postgres::SimpleQueryMessage;
 
@@ -59,7 +59,12 @@ impl PostgresDatabase {
 
 /// Opens a schema on a server; the sessions are named after it.
 pub(crate) async fn connect(server: &str, schema: &str) -> Postgres {
-    let options = Postgres::options().url(server).schema(schema);
+    connect_with(server, schema, Clock::system()).await
+}
+
+/// The same, with a clock.
+pub(crate) async fn connect_with(server: &str, schema: &str, clock: Clock) -> Postgres {
+    let options = Postgres::options().url(server).schema(schema).clock(clock);
     // Suites run their tests side by side, and the server has a limit.
     let options = options.application_name(schema).pool_size(4);
     options.connect().await.expect("the schema opens")

@@ -3,7 +3,7 @@
 use openworkflow::{Sqlite, Worker, WorkerBuilder};
 
 /// Begins to set up a worker on the database that a [`Database::url`](crate::Database::url) names,
-/// with the system's clock.
+/// with the clock that the process is given.
 ///
 /// # Panics
 ///
@@ -16,7 +16,8 @@ pub async fn worker(url: &str) -> WorkerBuilder {
         }
         Some(("postgresql", _)) => {
             let (server, schema) = url.split_once('#').expect("the fragment is the schema");
-            Worker::builder(crate::postgres::connect(server, schema).await)
+            let clock = crate::faults::given();
+            Worker::builder(crate::postgres::connect_with(server, schema, clock).await)
         }
         _ => panic!("{url:?} names no database that the tests know"),
     }

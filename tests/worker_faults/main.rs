@@ -1,6 +1,8 @@
-//! Worker processes on both databases that are stopped (SIGSTOP) for longer than their lease, and go on.
+//! Worker processes on both databases that are killed, or stopped (SIGSTOP) for longer than their lease and
+//! go on, and whose clocks are off.
 #![cfg(target_os = "linux")]
 
+mod clocks;
 mod pauses;
 
 /// The worker process.

@@ -41,11 +41,22 @@ impl Moment {
         Self { at, wall }
     }
 
-    /// Whether it is over by one of the clocks.
-    fn is_over(self) -> bool {
-        Instant::now() >= self.at || SystemTime::now() >= self.wall
+    /// Whether one of the clocks of `now` says that it is over.
+    fn is_over(self, now: Self) -> bool {
+        now.at >= self.at || now.wall >= self.wall
+    }
+
+    /// Whether the machine slept since, as far as the clocks tell: the one that goes on is ahead. Or it
+    /// was set.
+    fn slept_until(self, now: Self) -> bool {
+        let counted = now.at.saturating_duration_since(self.at);
+        let shown = now.wall.duration_since(self.wall).unwrap_or_default();
+        shown > counted + LEAP
     }
 }
+
+/// A machine that sleeps does so for longer.
+const LEAP: Duration = Duration::from_millis(500);
 
 /// How long a run is this execution's for sure.
 pub(crate) struct Lease {
@@ -56,8 +67,16 @@ pub(crate) struct Lease {
 }
 
 struct State {
+    asked: Moment,
     ends: Moment,
     held_up: Vec<Waker>,
+}
+
+impl State {
+    fn lets_code_on(&self) -> bool {
+        let now = Moment::now();
+        !self.ends.is_over(now) && !self.asked.slept_until(now)
+    }
 }
 
 impl Lease {
@@ -66,6 +85,7 @@ impl Lease {
         Self {
             length,
             state: Mutex::new(State {
+                asked,
                 ends: asked.after(length),
                 held_up: Vec::new(),
             }),
@@ -83,12 +103,20 @@ impl Lease {
 
     /// Whether nobody else can have the run yet.
     pub(crate) fn holds(&self) -> bool {
-        !self.ends().is_over()
+        !self.ends().is_over(Moment::now())
+    }
+
+    /// Whether the code may go on: the run is nobody else's, and what time it is was heard since the
+    /// machine slept, if it did. Else a sleep that begins now would end too early.
+    fn lets_code_on(&self) -> bool {
+        let state = self.lock();
+        state.lets_code_on()
     }
 
     /// The database extended it when it was asked at `asked`.
     pub(crate) fn renew(&self, asked: Moment) {
         let mut state = self.lock();
+        state.asked = asked;
         state.ends = asked.after(self.length);
         let held_up = std::mem::take(&mut state.held_up);
         drop(state);
@@ -108,7 +136,7 @@ impl Lease {
 
     fn lets_on(&self, cx: &Context<'_>) -> bool {
         let mut state = self.lock();
-        if !state.ends.is_over() {
+        if state.lets_code_on() {
             return true;
         }
         if !state
@@ -133,13 +161,20 @@ impl Lease {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 () = self.wanted.notified() => {
-                    if self.holds() {
+                    if self.lets_code_on() {
                         continue;
                     }
-                    tracing::warn!(
-                        run_id = &*owner.run_id,
-                        "the lease ran out before it was extended: the process stood still, or something blocked the thread"
-                    );
+                    if self.holds() {
+                        tracing::debug!(
+                            run_id = &*owner.run_id,
+                            "the machine slept, or its clock was set: the lease is extended before the code goes on"
+                        );
+                    } else {
+                        tracing::warn!(
+                            run_id = &*owner.run_id,
+                            "the lease ran out before it was extended: the process stood still, or something blocked the thread"
+                        );
+                    }
                 }
             }
             let asked = Moment::now();
@@ -232,6 +267,24 @@ mod tests {
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
         assert!(gated.as_mut().poll(&mut cx).is_ready());
         assert_eq!(polls.load(Ordering::Relaxed), 2, "not while it was over");
+    }
+
+    #[test]
+    fn code_waits_after_the_machine_slept_although_the_lease_holds() {
+        let lease = Lease::new(LENGTH, Moment::now());
+        let mut code = pin!(lease.gate(std::future::pending::<()>()));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(code.as_mut().poll(&mut cx).is_pending());
+        assert!(lease.wanted.notified().now_or_never().is_none());
+
+        lease.lock().asked.wall -= SHORT;
+        assert!(code.as_mut().poll(&mut cx).is_pending());
+        assert!(lease.wanted.notified().now_or_never().is_some(), "it asks");
+        assert!(lease.holds());
+
+        // Whether it slept is found out by the clock that goes on, so one that is set back says nothing.
+        lease.renew(asked_ago(SHORT, Duration::ZERO));
+        assert!(lease.lets_code_on());
     }
 
     #[derive(Default)]

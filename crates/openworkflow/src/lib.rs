@@ -72,7 +72,7 @@ pub use client::{
     Client, ClientBuilder, ClientError, ClientResult, ListRunsRequest, ListStepsRequest, RunHandle,
     SendSignalRequest, StartRunRequest,
 };
-pub use clock::Clock;
+pub use clock::{Clock, ClockOffset};
 pub use context::WorkflowContext;
 pub use join_set::JoinSet;
 pub use layer::{StepRequest, StepService, StepServiceFuture};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use openworkflow::backend::Backend;
-use openworkflow::{Postgres, Sqlite};
+use openworkflow::{Clock, Postgres, Sqlite};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio_postgres::error::DbError;
@@ -104,6 +104,11 @@ impl PostgresGround {
     /// Where the server does not answer.
     pub async fn open_at(&self, server: &str) -> Postgres {
         postgres::connect(server, &self.schema).await
+    }
+
+    /// Opens it with a clock.
+    pub async fn open_with(&self, clock: Clock) -> Postgres {
+        postgres::connect_with(&self.server, &self.schema, clock).await
     }
 
     /// A connection that sees the schema's tables, if the server answers.

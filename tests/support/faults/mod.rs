@@ -4,11 +4,14 @@
 mod ground;
 mod process;
 mod site;
+mod time;
 mod verdict;
 
 pub use ground::{Ground, PostgresGround, Rows, SqliteGround};
 pub use process::Process;
 pub use site::{INPUTS, Site, Started};
+pub use time::{OFFSETS, Time};
+pub(crate) use time::{given, right_now};
 pub use verdict::{Verdict, check};
 
 use std::time::Duration;

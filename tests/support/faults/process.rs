@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::Time;
 use crate::{fleet, wait_for, wait_until};
 
 /// A worker in a process of its own. It is killed at the end, if not before.
@@ -16,13 +17,13 @@ pub struct Process {
 
 impl Process {
     /// Starts `program`, which is `other_process`, on the database at `url`. The bodies that it executes
-    /// write to `folder`.
+    /// write to `folder`, and `time` is what it takes for the time.
     ///
     /// # Panics
     ///
     /// Where it cannot be started, as what follows of a process that does not do as it is told.
     #[must_use]
-    pub fn start(program: &str, url: &str, folder: &Path, lease: Duration) -> Self {
+    pub fn start(program: &str, url: &str, folder: &Path, lease: Duration, time: Time) -> Self {
         let mut command = Command::new(program);
         command
             .args(["fleet", url])
@@ -30,6 +31,7 @@ impl Process {
             .arg(lease.as_millis().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
+        time.tell(&mut command);
         let child = command.spawn().expect("the process starts");
         let ready = fleet::ready(folder, child.id());
         Self { child, ready }

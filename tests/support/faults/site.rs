@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use super::ground::Rows;
-use super::{Ground, PostgresGround, Process};
+use super::{Ground, PostgresGround, Process, Time};
 use crate::fleet;
 
 /// How long everything may take. Generous: machines under load are slow.
@@ -73,7 +73,14 @@ impl<G: Ground> Site<G> {
     /// Starts a worker process.
     #[must_use]
     pub fn process(&self, lease: Duration) -> Process {
-        Process::start(self.program, &self.ground.url(), self.folder(), lease)
+        self.process_by(Time::Right, lease)
+    }
+
+    /// Starts a worker process that takes something for the time.
+    #[must_use]
+    pub fn process_by(&self, time: Time, lease: Duration) -> Process {
+        let url = self.ground.url();
+        Process::start(self.program, &url, self.folder(), lease, time)
     }
 
     /// Starts `count` runs. There are few different inputs.
@@ -163,7 +170,7 @@ impl Site<PostgresGround> {
     #[must_use]
     pub fn process_at(&self, server: &str, lease: Duration) -> Process {
         let url = format!("{server}#{}", self.ground.schema);
-        Process::start(self.program, &url, self.folder(), lease)
+        Process::start(self.program, &url, self.folder(), lease, Time::Right)
     }
 }
 

@@ -31,7 +31,7 @@ pub use request::{
 pub use sqlite::{Sqlite, SqliteOptions};
 pub use wakeups::Wakeups;
 
-use crate::Clock;
+use crate::{Clock, ClockOffset};
 
 /// The result of a backend's operation.
 pub type BackendResult<T> = std::result::Result<T, BackendError>;
@@ -89,6 +89,13 @@ pub type BackendResult<T> = std::result::Result<T, BackendError>;
 pub trait Backend: Send + Sync + 'static {
     /// The clock of everything that is decided on this side of the database.
     fn clock(&self) -> &Clock;
+
+    /// How far this machine's clock is off, as far as the database has told: for reports of health.
+    /// Nothing depends on it, since [`clock`](Self::clock) is put right. Where the machine's clock is
+    /// the only one, as on SQLite, it is never off.
+    fn clock_offset(&self) -> ClockOffset {
+        ClockOffset::NONE
+    }
 
     /// Where the process is told of work and of ends.
     fn wakeups(&self) -> &Wakeups;

@@ -148,7 +148,12 @@ async fn start<O>(config: Config) -> Result<RunHandle<O>> {
         name::validate_version(&workflow_name, version)?;
     }
     name::validate("the client's namespace", &client.namespace_id)?;
-    let now = client.backend.clock().now();
+    let (backend, retry_for) = (&client.backend, client.retry_for);
+    if config.available_at.is_some() || config.deadline_at.is_some() {
+        let settled = ride_out(retry_for, || backend.clock().settle()).await;
+        settled.map_err(|error| ClientError::from(error).into_chain())?;
+    }
+    let now = backend.clock().now();
     let resolve = |when: Option<When>, what: &str| {
         when.map(|when| when.resolve(now, &format!("the {what} of workflow {workflow_name:?}")))
             .transpose()
@@ -168,7 +173,6 @@ async fn start<O>(config: Config) -> Result<RunHandle<O>> {
     }
     call.idempotency_key = config.idempotency_key;
 
-    let (backend, retry_for) = (&client.backend, client.retry_for);
     let create = |call: CreateRun| async move {
         // It has its id already: a second creation finds what the first one may have made.
         let new = NewRun::from_call(call);

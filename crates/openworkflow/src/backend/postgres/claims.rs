@@ -78,7 +78,7 @@ pub(super) const CLAIM: &str = "
         WHERE r.ctid = c.at
         RETURNING {run_columns}, c.held, c.n
     )
-    SELECT claimed.*, (SELECT count(*) FROM due)
+    SELECT claimed.*, (SELECT count(*) FROM due), clock_timestamp()
     FROM (SELECT) always LEFT JOIN claimed ON true ORDER BY claimed.n";
 
 /// How a claim finds what is due: its queues, what stands in one, and what of that may be claimed.
@@ -134,9 +134,9 @@ pub(super) const OF_WORKFLOWS: Queues = Queues {
         AND (r.deadline_at IS NULL OR r.deadline_at > now())",
 };
 
-/// The longest overdue runs, and by the way how large the tables are.
+/// The longest overdue runs, and by the way what time it is and how large the tables are.
 pub(super) const FIND_EXPIRED: &str = "
-    SELECT {sizes}, ARRAY(
+    SELECT clock_timestamp(), {sizes}, ARRAY(
         SELECT id FROM {runs}
         WHERE namespace_id = $1 AND status IN ('pending', 'running', 'sleeping')
             AND deadline_at <= now()
@@ -329,8 +329,15 @@ impl Inner {
                 statement.with(&params)
             }
         };
+        let asked = self.sessions.time().asking();
         // If the answer is lost, what was claimed becomes due again when the lease ends.
-        Claimed::read(&self.sessions.one(WhenLost::Report, call).await?)
+        let rows = self.sessions.one(WhenLost::Report, call).await?;
+        if let Some(row) = rows.first() {
+            // From now on nobody here believes that what was due is not yet.
+            let now = rows::value(row, RUN_WIDTH + 3)?;
+            self.sessions.time().hear(asked, now);
+        }
+        Claimed::read(&rows)
     }
 
     /// Looks for runs whose deadline passed, if it is time for that.
@@ -351,13 +358,15 @@ impl Inner {
     async fn find_expired(&self, namespace_id: &str) -> BackendResult<Vec<String>> {
         let params: [Param<'_>; 2] = [&namespace_id, &SWEEP_LIMIT];
         let call = self.sql.find_expired.with(&params);
+        let asked = self.sessions.time().asking();
         let found = self.sessions.one(WhenLost::Again, call).await?;
         let Some(found) = found.first() else {
             return Ok(Vec::new());
         };
-        let sizes: Vec<i64> = rows::value(found, 0)?;
+        self.sessions.time().hear(asked, rows::value(found, 0)?);
+        let sizes: Vec<i64> = rows::value(found, 1)?;
         self.sessions.plans().hear(&sizes);
-        rows::value(found, 1)
+        rows::value(found, 2)
     }
 
     /// Fails runs whose deadline passed, and wakes their parents. Says whether it failed any.

@@ -19,6 +19,7 @@ mod statements;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod time;
 mod tls;
 mod writer;
 
@@ -42,12 +43,13 @@ use self::news::{Announcer, Listener, Listening};
 use self::options::Target;
 use self::session::Sessions;
 use self::statements::Statements;
+use self::time::ServerTime;
 use super::{
     Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd,
     History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, Owner, Page, RunCounts,
     StepAttempt, Wakeups, WorkflowRun,
 };
-use crate::Clock;
+use crate::{Clock, ClockOffset};
 
 /// The schema that every SDK uses unless told otherwise.
 const DEFAULT_SCHEMA: &str = "openworkflow";
@@ -77,6 +79,7 @@ pub(super) struct Inner {
     sql: Statements,
     announcer: Announcer,
     wakeups: Arc<Wakeups>,
+    /// The server's, as far as it is known.
     clock: Clock,
     label: String,
     schema: String,
@@ -145,7 +148,9 @@ impl Postgres {
             // Two at first: a pooler between us and the server shows on two connections only.
             size: AtomicUsize::new(options.pool_size.max(2)),
         };
-        let sessions = Sessions::new(source, &options.schema);
+        let (clock, following) = options.clock.clone().following();
+        let time = ServerTime::new(Arc::clone(&following), &label);
+        let sessions = Sessions::new(source, &options.schema, time);
         let tables = Tables {
             schema: &options.schema,
             label: &label,
@@ -173,18 +178,28 @@ impl Postgres {
                     config,
                     tls,
                     channel,
-                    clock: options.clock.clone(),
+                    clock: clock.clone(),
                     wakeups: Arc::clone(&wakeups),
                     backend: Weak::clone(inner),
                     state: Listening::default(),
                 })
             }),
             wakeups,
-            clock: options.clock,
+            clock,
             label,
             schema: options.schema,
             indexes: Indexes::new(indexed, options.migrate, pooled),
             sweeps: Sweeps::default(),
+        });
+        let asked = Arc::downgrade(&inner);
+        following.ask_by(move || {
+            let asked = asked.upgrade();
+            Box::pin(async move {
+                match asked {
+                    Some(inner) => inner.sessions.ask_time().await,
+                    None => Ok(()),
+                }
+            })
         });
         inner.listen();
         inner.index();
@@ -218,6 +233,7 @@ async fn first_contact(
             let contact = async {
                 let indexed = indexed?;
                 let pooled = news::pooled_by_transaction(&session, &other).await?;
+                sessions.time().ask(&session).await?;
                 Ok(Contact { pooled, indexed })
             };
             let contact = contact.await;
@@ -281,6 +297,10 @@ impl Drop for Inner {
 impl Backend for Postgres {
     fn clock(&self) -> &Clock {
         &self.0.clock
+    }
+
+    fn clock_offset(&self) -> ClockOffset {
+        self.0.sessions.time().offset()
     }
 
     fn wakeups(&self) -> &Wakeups {

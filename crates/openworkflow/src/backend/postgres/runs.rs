@@ -11,9 +11,9 @@ use super::rows::RUN_WIDTH;
 use super::session::{Call, Guard, Json, Param, WhenLost};
 use super::writer::{Completion, Write};
 use super::{Inner, rows};
-use crate::Clock;
 use crate::backend::{
     BackendError, BackendResult, Cancellation, ExecutionEnd, NewRun, Owner, RunStatus, WorkflowRun,
+    codec,
 };
 
 /// For how long an idempotency key stands for the run it created.
@@ -32,8 +32,8 @@ struct CreationKey<'a> {
 pub(super) struct NewRunParams<'a> {
     pub(super) run: &'a NewRun,
     pub(super) lock: String,
-    /// Since when a run with the same key counts.
-    pub(super) window: SystemTime,
+    /// For how many seconds a run with the same key counts.
+    pub(super) window: f64,
     context: Option<Json<String>>,
     input: Option<Json<&'a str>>,
     available_at: Option<SystemTime>,
@@ -41,20 +41,16 @@ pub(super) struct NewRunParams<'a> {
 }
 
 impl<'a> NewRunParams<'a> {
-    pub(super) fn new(run: &'a NewRun, clock: &Clock) -> Self {
+    pub(super) fn new(run: &'a NewRun) -> Self {
         let key = CreationKey {
             namespace_id: &run.namespace_id,
             workflow_name: &run.workflow_name,
             idempotency_key: run.idempotency_key.as_deref().unwrap_or_default(),
         };
-        let now = clock.now();
         Self {
             run,
             lock: serde_json::to_string(&key).unwrap_or_default(),
-            window: rows::time(
-                now.checked_sub(KEY_VALIDITY)
-                    .unwrap_or(SystemTime::UNIX_EPOCH),
-            ),
+            window: KEY_VALIDITY.as_secs_f64(),
             context: run.context_json().map(Json),
             input: (!run.input.is_null()).then(|| Json(run.input.expose())),
             available_at: run.available_at.map(rows::time),
@@ -99,7 +95,7 @@ impl Inner {
         self: &Arc<Self>,
         run: NewRun,
     ) -> BackendResult<(WorkflowRun, bool)> {
-        let new = NewRunParams::new(&run, &self.clock);
+        let new = NewRunParams::new(&run);
         let notice = self.announcer.now(News::Due(run.available_at));
         let mut params = new.params();
         let (created, found) = if run.idempotency_key.is_some() {
@@ -196,10 +192,12 @@ impl Inner {
         let [namespace, run, worker, attempts] = guard.params();
         let params: [Param<'_>; 5] = [namespace, run, worker, attempts, &lease];
         let call = self.sql.extend_lease.with(&params);
+        let asked = self.sessions.time().asking();
         let rows = self.sessions.one(WhenLost::Again, call).await?;
-        if rows.is_empty() {
+        let Some(row) = rows.first() else {
             return Err(self.ownership_lost(owner).await);
-        }
+        };
+        self.sessions.time().hear(asked, rows::value(row, 0)?);
         Ok(())
     }
 
@@ -215,9 +213,8 @@ impl Inner {
                     .await
             }
             ExecutionEnd::Fail { error } => {
-                let finished_at = rows::time(self.clock.now());
-                self.end_run(owner, &Some(Json(&error)), Some(finished_at))
-                    .await
+                let (error, status) = (Some(Json(&*error)), "failed");
+                self.end_run(owner, &error, status).await
             }
             ExecutionEnd::Retry { error, at, waits } => {
                 self.put_away(owner, at, &waits, Some(Json(&error))).await
@@ -227,27 +224,24 @@ impl Inner {
     }
 
     pub(super) async fn complete(self: &Arc<Self>, completion: &Completion) -> BackendResult<()> {
-        self.end_run(&completion.owner, &completion.output(), None)
+        self.end_run(&completion.owner, &completion.output(), "completed")
             .await
     }
 
-    /// Completes the run with a value, or fails it where `failed_at` is given.
+    /// Ends the run with a value: an output where the status is `completed`, else the error of a failure.
     async fn end_run(
         self: &Arc<Self>,
         owner: &Owner,
         value: &Option<Json<&str>>,
-        failed_at: Option<SystemTime>,
+        status: &'static str,
     ) -> BackendResult<()> {
         let notice = self.announcer.now(News::Ended(&owner.run_id));
         let guard = Guard::new(owner);
         let mut params = guard.params().to_vec();
         params.extend([value as Param<'_>, &notice]);
-        let (alone, with_parent) = match &failed_at {
-            None => (&self.sql.complete, &self.sql.complete_child),
-            Some(at) => {
-                params.push(at);
-                (&self.sql.fail, &self.sql.fail_child)
-            }
+        let (alone, with_parent) = match status {
+            "completed" => (&self.sql.complete, &self.sql.complete_child),
+            _ => (&self.sql.fail, &self.sql.fail_child),
         };
         // Most runs are nobody's children, and need one statement only.
         let rows = self
@@ -258,7 +252,6 @@ impl Inner {
             let call = with_parent.with(&params);
             let (namespace_id, run_id) = (&owner.namespace_id, &owner.run_id);
             if !self.end_with_parent(namespace_id, run_id, call).await? {
-                let status = failed_at.map_or("completed", |_| "failed");
                 self.left(owner, status).await?;
                 // Whether a parent is due was in the answer that was lost.
                 self.due(None, false);
@@ -277,7 +270,12 @@ impl Inner {
         waits: &[Arc<str>],
         error: Option<Json<&str>>,
     ) -> BackendResult<()> {
-        let until = rows::time(until);
+        // The delay of a retry counts from a time in a row that has microseconds: one that is due a
+        // fraction too early would be claimed in vain.
+        let until = match &error {
+            None => rows::time(until),
+            Some(_) => rows::time(codec::later(until, Duration::from_nanos(999_999))),
+        };
         let waits: Vec<&str> = waits.iter().map(|id| &**id).collect();
         let guard = Guard::new(owner);
         let mut params = guard.params().to_vec();

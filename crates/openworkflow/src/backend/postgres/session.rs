@@ -15,6 +15,7 @@ use tokio_postgres::{Error, Row, Statement};
 use super::fault::{self, Remedy};
 use super::homes::{Home, Homes, Source};
 use super::plans::Plans;
+use super::time::ServerTime;
 use crate::backend::{BackendResult, Owner};
 
 /// How often an operation is done again after a deadlock or a serialization failure.
@@ -109,16 +110,18 @@ pub(super) enum WhenLost {
 pub(super) struct Sessions {
     homes: Arc<Homes>,
     plans: Arc<Plans>,
+    time: Arc<ServerTime>,
     /// Whether statements are prepared and kept. Off behind a pooler in transaction mode, where each
     /// transaction may reach another session of the server.
     prepares: AtomicBool,
 }
 
 impl Sessions {
-    pub(super) fn new(source: Source, schema: &str) -> Self {
+    pub(super) fn new(source: Source, schema: &str, time: ServerTime) -> Self {
         Self {
             homes: Homes::new(source),
             plans: Arc::new(Plans::new(schema)),
+            time: Arc::new(time),
             prepares: AtomicBool::new(true),
         }
     }
@@ -129,6 +132,10 @@ impl Sessions {
 
     pub(super) fn plans(&self) -> &Plans {
         &self.plans
+    }
+
+    pub(super) fn time(&self) -> &ServerTime {
+        &self.time
     }
 
     /// What there is for the runtime that the caller is on.
@@ -183,7 +190,7 @@ impl Sessions {
             let error = match executed.await {
                 Ok(rows) => {
                     drop(session);
-                    self.look_at_sizes();
+                    self.look_around();
                     return Ok(rows);
                 }
                 Err(error) => error,
@@ -223,23 +230,30 @@ impl Sessions {
 }
 
 impl Sessions {
-    /// Looks how large the tables are, now and then, beside everything else.
-    fn look_at_sizes(&self) {
-        if !self.plans.is_look_due() {
+    /// Looks what time it is at the server, and how large the tables are, now and then and beside
+    /// everything else, where nothing brings that along.
+    fn look_around(&self) {
+        let (time_is_due, sizes_are_due) = (self.time.is_to_ask(), self.plans.is_look_due());
+        if !time_is_due && !sizes_are_due {
             return;
         }
         let Ok(home) = self.here() else {
             return;
         };
         let (pool, plans) = (home.pool().clone(), Arc::clone(&self.plans));
+        let time = Arc::clone(&self.time);
         home.spawn(async move {
-            let looked = async {
-                let session = pool.get().await.ok()?;
-                let rows = session.query_typed(&plans.look, &[]).await.ok()?;
-                rows.first()?.try_get::<_, Vec<i64>>(0).ok()
+            // What fails is looked at again.
+            let Ok(session) = pool.get().await else {
+                return;
             };
-            // It is looked again.
-            if let Some(sizes) = looked.await {
+            if time_is_due {
+                let _ = time.ask(&session).await;
+            }
+            if sizes_are_due
+                && let Ok(rows) = session.query_typed(&plans.look, &[]).await
+                && let Some(Ok(sizes)) = rows.first().map(|row| row.try_get::<_, Vec<i64>>(0))
+            {
                 plans.hear(&sizes);
             }
         });

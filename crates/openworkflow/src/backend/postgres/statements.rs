@@ -82,7 +82,7 @@ const LOCK_KEY: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
 const FIND_BY_KEY: &str = "
     SELECT {run_columns} FROM {runs} r
     WHERE r.namespace_id = $1 AND r.workflow_name = $3 AND r.idempotency_key = $10
-        AND r.created_at >= $11
+        AND r.created_at >= now() - $11 * interval '1 second'
     ORDER BY r.created_at, r.id LIMIT 1";
 
 const CREATE_RUN_BY_KEY: &str = "
@@ -223,7 +223,7 @@ const CANCEL: &str = "
 
 const EXTEND_LEASE: &str = "
     UPDATE {runs} SET available_at = now() + $5 * interval '1 second', updated_at = now()
-    WHERE {owned} RETURNING 1";
+    WHERE {owned} RETURNING clock_timestamp()";
 
 /// Completes or fails a run that has no parent.
 const END_RUN: &str = "
@@ -236,11 +236,10 @@ const COMPLETE: &str = "
         finished_at = now(), updated_at = now()
     WHERE {owned}";
 
-/// The protocol has `finished_at` of a failed run from the client's clock.
 const FAIL: &str = "
     UPDATE {runs} SET
         status = 'failed', error = $5, available_at = NULL, worker_id = NULL, started_at = NULL,
-        finished_at = $7, updated_at = now()
+        finished_at = now(), updated_at = now()
     WHERE {owned}";
 
 /// Puts a run away until `$5`, or makes it due at once if something it waits for (`$6`) is there.
@@ -556,7 +555,6 @@ impl Statements {
         let owner = [TEXT, TEXT, TEXT, COUNT];
         let owned = |more: &[Type]| [&owner[..], more].concat();
         let ended = owned(&[JSONB, TEXT]);
-        let failed = owned(&[JSONB, TEXT, TIME]);
         let new_run = [TEXT, TEXT, TEXT, TEXT, JSONB, JSONB, TEXT, TIME, TIME];
         let with = |more: &[Type]| [&new_run[..], more].concat();
         let claim = |queues: Queues, more: &[Type]| {
@@ -578,12 +576,12 @@ impl Statements {
             count_runs: query(COUNT_RUNS, &[TEXT]),
             create_run: notifying(CREATE_RUN, 10, &with(&[TEXT])),
             lock_key: query(LOCK_KEY, &[TEXT]),
-            create_run_by_key: notifying(CREATE_RUN_BY_KEY, 12, &with(&[TEXT, TIME, TEXT])),
+            create_run_by_key: notifying(CREATE_RUN_BY_KEY, 12, &with(&[TEXT, FLOAT, TEXT])),
             begin_child: notifying(
                 BEGIN_CHILD,
                 12,
                 &with(&[
-                    TEXT, TIME, TEXT, TEXT, TEXT, TEXT, TEXT, JSONB, FLOAT, COUNT,
+                    TEXT, FLOAT, TEXT, TEXT, TEXT, TEXT, TEXT, JSONB, FLOAT, COUNT,
                 ]),
             ),
             claim: claim(claims::ANY, &[]),
@@ -600,8 +598,8 @@ impl Statements {
             extend_lease: query(EXTEND_LEASE, &owned(&[FLOAT])),
             complete: ending(END_RUN, COMPLETE, &ended, 6),
             complete_child: ending(END_CHILD_RUN, COMPLETE, &ended, 6),
-            fail: ending(END_RUN, FAIL, &failed, 6),
-            fail_child: ending(END_CHILD_RUN, FAIL, &failed, 6),
+            fail: ending(END_RUN, FAIL, &ended, 6),
+            fail_child: ending(END_CHILD_RUN, FAIL, &ended, 6),
             park: put_away(PARK_STATE, &owned(&[TIME, TEXTS])),
             retry: put_away(RETRY_STATE, &owned(&[TIME, TEXTS, JSONB])),
             wake_parked: query(WAKE_PARKED, &owned(&[TIME, TEXTS])),
