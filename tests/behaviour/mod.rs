@@ -5,6 +5,7 @@ mod carriers;
 mod children;
 mod client;
 mod deadlines;
+mod deleted;
 mod fairness;
 mod golden;
 mod interceptors;

@@ -295,6 +295,8 @@ pub(crate) struct StepConfig {
     pub(crate) order: Option<u32>,
     /// Whether it is a wait that the code gave up for good.
     pub(crate) withdrawn: bool,
+    /// The child that the attempt was linked to. The link itself goes when the child is deleted.
+    pub(crate) child: Option<String>,
 }
 
 #[derive(Serialize)]

@@ -50,6 +50,8 @@ pub(crate) struct RunningAttempt {
     pub(crate) created_at: SystemTime,
     pub(crate) context: Arc<WaitContext>,
     pub(crate) child: Option<Box<ChildRun>>,
+    /// The child that it is linked to, or was before somebody deleted the child.
+    pub(crate) child_id: Option<String>,
     pub(crate) linked: bool,
     pub(crate) signal: Option<ReceivedSignal>,
 }
@@ -190,6 +192,7 @@ impl StepHistory {
                     context: Arc::new(context),
                     child: child.map(Box::new),
                     linked: attempt.child_workflow_run_id.is_some(),
+                    child_id: attempt.child_workflow_run_id.or(config.child),
                     signal,
                 });
             }

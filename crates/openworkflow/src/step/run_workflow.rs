@@ -139,7 +139,9 @@ async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
                     .context
                     .timeout_at
                     .unwrap_or_else(|| a_year_after(running.created_at));
-                if running.linked {
+                // One whose link was lost, but not its child, is linked again.
+                let is_gone = running.child_id.is_some() && running.child.is_none();
+                if running.linked || is_gone {
                     drop(turn);
                     return resolve(&state, step_name, place, child, running, open.failures).await;
                 }
@@ -300,12 +302,13 @@ async fn resolve<O: DeserializeOwned>(
     let ended = running.child.as_ref();
     let outcome = match ended {
         Some(run) => outcome_of(run, &child, &attempt.step_name, state.now()),
-        // The child was deleted: nothing will ever come of it.
+        // It was deleted: nothing will ever come of it, and what it did is not to be done again.
         None => Some(Err(Error::of_kind(
             ErrorKind::ChildFailed,
             format!(
-                "the child run of step {:?} no longer exists",
-                attempt.step_name
+                "Workflow step \"{}\" failed because child workflow run \"{}\" was deleted",
+                attempt.step_name,
+                running.child_id.as_deref().unwrap_or_default()
             ),
         )
         .non_retryable())),
@@ -325,7 +328,10 @@ async fn resolve<O: DeserializeOwned>(
             .stop(damaged.with_step_name(Arc::clone(&attempt.step_name)))
             .await;
     }
-    let run_id: Arc<str> = ended.map_or("", |run| run.id.as_str()).into();
+    let run_id = ended
+        .map(|run| run.id.as_str())
+        .or(running.child_id.as_deref());
+    let run_id: Arc<str> = run_id.unwrap_or_default().into();
     let call = through_chain(
         state,
         &attempt,

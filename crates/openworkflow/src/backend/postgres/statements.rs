@@ -106,7 +106,8 @@ const CREATE_RUN_BY_KEY: &str = "
 
 /// The attempt, its child and the link between them. A child that is linked already is the answer,
 /// then one with the idempotency key, then a new one. The child's parent columns are the attempt
-/// (`$7`); `$13` is the parent run.
+/// (`$7`); `$13` is the parent run. The link goes when the child is deleted; that there was one stays in
+/// `config`.
 const BEGIN_CHILD: &str = "
     WITH owned AS (
         SELECT 1 FROM {runs}
@@ -149,13 +150,14 @@ const BEGIN_CHILD: &str = "
             started_at, created_at, updated_at
         )
         SELECT
-            $1, $7, $13, $15, $16, 'running', '{}', $17, child.namespace_id, child.id,
-            now() - $18 * interval '1 second',
+            $1, $7, $13, $15, $16, 'running', jsonb_build_object('child', child.id), $17,
+            child.namespace_id, child.id, now() - $18 * interval '1 second',
             date_trunc('milliseconds', now() - $18 * interval '1 second'), now()
         FROM child, owned
         ON CONFLICT (namespace_id, id) DO UPDATE SET
             child_workflow_run_namespace_id = excluded.child_workflow_run_namespace_id,
             child_workflow_run_id = excluded.child_workflow_run_id,
+            config = s.config || excluded.config,
             updated_at = now()
         WHERE s.workflow_run_id = excluded.workflow_run_id AND s.child_workflow_run_id IS NULL
     )
@@ -280,14 +282,15 @@ const WAKE_PARKED: &str = "
 const PARK_STATE: &str = "status = 'running'";
 const RETRY_STATE: &str = "status = 'pending', error = $7, started_at = NULL, finished_at = NULL";
 
+/// A child that was linked is looked for by what `config` says, too.
 const HISTORY: &str = "
     SELECT {step_columns}, c.id, c.status, c.output, c.error, c.finished_at,
         g.created_at, g.data
     FROM {steps} s
     LEFT JOIN {runs} c ON s.kind = 'workflow'
         AND s.status NOT IN ('completed', 'succeeded', 'failed')
-        AND c.namespace_id = s.child_workflow_run_namespace_id
-        AND c.id = s.child_workflow_run_id
+        AND c.namespace_id = coalesce(s.child_workflow_run_namespace_id, s.namespace_id)
+        AND c.id = coalesce(s.child_workflow_run_id, s.config->>'child')
     LEFT JOIN {signals} g ON s.kind = 'signal-wait'
         AND s.status NOT IN ('completed', 'succeeded', 'failed')
         AND g.namespace_id = s.namespace_id AND g.step_attempt_id = s.id

@@ -65,10 +65,15 @@ pub(super) fn begin_child(
         return Ok(run);
     }
     let run = runs::create_child(tx, child)?;
+    // The link goes when the child is deleted; that there was one stays.
     tx.conn
         .prepare_cached(
             "UPDATE step_attempts
-             SET child_workflow_run_namespace_id = ?3, child_workflow_run_id = ?4, updated_at = ?5
+             SET child_workflow_run_namespace_id = ?3, child_workflow_run_id = ?4, updated_at = ?5,
+                 config = json_patch(
+                     CASE WHEN json_valid(config) THEN config ELSE '{}' END,
+                     json_object('child', ?4)
+                 )
              WHERE namespace_id = ?1 AND id = ?2",
         )?
         .execute(params![
@@ -172,8 +177,11 @@ pub(super) fn history(conn: &Connection, namespace_id: &str, run_id: &str) -> Op
          FROM step_attempts a
          LEFT JOIN workflow_runs c ON a.kind = 'workflow'
              AND a.status NOT IN ('completed', 'failed', 'succeeded')
-             AND c.namespace_id = a.child_workflow_run_namespace_id
-             AND c.id = a.child_workflow_run_id
+             AND c.namespace_id = coalesce(a.child_workflow_run_namespace_id, a.namespace_id)
+             AND c.id = coalesce(
+                 a.child_workflow_run_id,
+                 CASE WHEN json_valid(a.config) THEN a.config ->> 'child' END
+             )
          LEFT JOIN workflow_signals s ON a.kind = 'signal-wait'
              AND a.status NOT IN ('completed', 'failed', 'succeeded')
              AND s.namespace_id = a.namespace_id AND s.step_attempt_id = a.id
