@@ -17,6 +17,7 @@ mod panics;
 mod parallel;
 mod process;
 mod races;
+mod refusals;
 mod replay;
 mod retries;
 pub(crate) mod runtimes;

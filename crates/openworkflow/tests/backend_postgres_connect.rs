@@ -193,6 +193,22 @@ async fn malformed_settings_are_reported_without_secrets() {
 const CHILD: &str = "OPENWORKFLOW_TEST_CHILD";
 
 /// Runs a test of this program in a process of its own.
+#[tokio::test]
+async fn a_null_character_in_a_setting_is_reported_by_name() {
+    for (name, options) in [
+        ("host", options().host("a\0b")),
+        ("user", options().user("a\0b")),
+        ("password", options().password("a\0b")),
+        ("database", options().database("a\0b")),
+        ("application_name", options().application_name("a\0b")),
+        ("user", options().url("postgresql://a%00b@localhost/d")),
+        ("schema", options().schema("a\0b")),
+    ] {
+        let problem = problem(options).await;
+        assert!(problem.contains(name), "{problem}");
+    }
+}
+
 fn in_process(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture"]);

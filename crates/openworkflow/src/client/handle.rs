@@ -63,7 +63,8 @@ impl<O> RunHandle<O> {
     /// # Errors
     ///
     /// [`ClientError::RunFailed`], [`ClientError::RunCanceled`], [`ClientError::RunNotFound`],
-    /// [`ClientError::Invalid`] where the output does not fit `O`, or the database's.
+    /// [`ClientError::Invalid`] where the output does not fit `O` or no run has such an id, or the
+    /// database's. A run that is deleted meanwhile is not found.
     pub async fn result(&self) -> ClientResult<O>
     where
         O: DeserializeOwned,
@@ -76,6 +77,8 @@ impl<O> RunHandle<O> {
     where
         O: DeserializeOwned,
     {
+        self.client
+            .check_lookup(&[("the run's id", &self.run_id)])?;
         let wakeups = self.client.backend.wakeups();
         let mut delay = POLL_MIN;
         loop {

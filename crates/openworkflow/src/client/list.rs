@@ -55,7 +55,8 @@ impl<Q> Config<Q> {
 }
 
 fn cursor(text: &str) -> ClientResult<Cursor> {
-    Cursor::decode(text).ok_or_else(|| ClientError::InvalidCursor {
+    let decoded = Cursor::decode(text).filter(|cursor| !cursor.id().contains('\0'));
+    decoded.ok_or_else(|| ClientError::InvalidCursor {
         problem: format!(
             "{:?} is no cursor",
             text.chars().take(80).collect::<String>()
@@ -68,8 +69,8 @@ fn cursor(text: &str) -> ClientResult<Cursor> {
 ///
 /// # Errors
 ///
-/// It resolves with [`ClientError::Invalid`] where the limit is out of range,
-/// [`ClientError::InvalidCursor`], or [`ClientError::Backend`].
+/// It resolves with [`ClientError::Invalid`] where the limit is out of range or a text that is looked for
+/// cannot be there, [`ClientError::InvalidCursor`], or [`ClientError::Backend`].
 #[must_use = "a list is read when the request is awaited"]
 pub struct ListRunsRequest(Lazy<'static, Config<ListRuns>, ClientResult<Page<WorkflowRun>>>);
 
@@ -112,6 +113,23 @@ impl ListStepsRequest {
     }
 }
 
+impl Config<ListRuns> {
+    fn check(&self) -> ClientResult<()> {
+        let query = &self.query;
+        let status = query.status.as_ref().map_or("", RunStatus::as_str);
+        let workflow = query.workflow_name.as_deref().unwrap_or_default();
+        let texts = [("the status", status), ("the workflow's name", workflow)];
+        self.client.check_lookup(&texts)
+    }
+}
+
+impl Config<ListSteps> {
+    fn check(&self) -> ClientResult<()> {
+        let texts = [("the run's id", &*self.query.run_id)];
+        self.client.check_lookup(&texts)
+    }
+}
+
 macro_rules! list_request {
     ($request:ty => $item:ty, $list:ident) => {
         impl $request {
@@ -143,6 +161,7 @@ macro_rules! list_request {
         lazy_future! {
             [] $request => ClientResult<Page<$item>>,
             |config| Box::pin(async move {
+                config.check()?;
                 let window = config.window()?;
                 let mut query = config.query;
                 query.window = window;

@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 use workflow_core::{CancelRun, Chain, Interceptor, RunInfo};
 
 use crate::backend::{Backend, Cancellation, RunCounts, WorkflowRun};
-use crate::payload;
 use crate::workflow::WorkflowSpec;
+use crate::{name, payload};
 
 use outage::ride_out;
 
@@ -36,6 +36,17 @@ struct Shared {
     namespace_id: Arc<str>,
     /// How long an outage of the database may last.
     retry_for: Duration,
+}
+
+impl Shared {
+    /// Refuses to look for what cannot be there: each of `texts`, after what it is, and the namespace.
+    fn check_lookup(&self, texts: &[(&str, &str)]) -> ClientResult<()> {
+        let namespace = [("the client's namespace", &*self.namespace_id)];
+        for (subject, text) in namespace.iter().chain(texts) {
+            name::validate_text(subject, text).map_err(ClientError::from_chain)?;
+        }
+        Ok(())
+    }
 }
 
 /// Starts runs, looks at them, cancels them, and sends signals. Cloning is cheap.
@@ -119,7 +130,8 @@ impl Client {
     /// # Errors
     ///
     /// [`ClientError::RunNotFound`], [`ClientError::NotCancelable`] for a run that ended otherwise,
-    /// [`ClientError::Refused`] by an interceptor, or the database's.
+    /// [`ClientError::Invalid`] for an id that no run has, [`ClientError::Refused`] by an interceptor, or
+    /// the database's.
     pub async fn cancel(&self, run_id: &str) -> ClientResult<()> {
         let namespace_id = Arc::clone(&self.0.namespace_id);
         // Hooks see every attempt, one at a run that cannot be found too.
@@ -165,8 +177,10 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError::RunNotFound`], or the database's.
+    /// [`ClientError::RunNotFound`], [`ClientError::Invalid`] for an id that no run has, or the
+    /// database's.
     pub async fn describe(&self, run_id: &str) -> ClientResult<WorkflowRun> {
+        self.0.check_lookup(&[("the run's id", run_id)])?;
         let read = || self.0.backend.get_run(&self.0.namespace_id, run_id);
         let run = ride_out(self.0.retry_for, read).await?;
         run.ok_or_else(|| ClientError::RunNotFound {
@@ -205,8 +219,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The database's.
+    /// [`ClientError::Invalid`] for a namespace that no run is in, or the database's.
     pub async fn count_runs(&self) -> ClientResult<RunCounts> {
+        self.0.check_lookup(&[])?;
         let count = || self.0.backend.count_runs(&self.0.namespace_id);
         Ok(ride_out(self.0.retry_for, count).await?)
     }

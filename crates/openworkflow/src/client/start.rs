@@ -22,7 +22,7 @@ use crate::when::When;
 /// # Errors
 ///
 /// It resolves with [`ClientError::Invalid`] where the input cannot be written as JSON, a time makes
-/// no sense, or a name or the key is too long; [`ClientError::Refused`] by an interceptor; or
+/// no sense, or a name, the key or an entry of the carrier cannot be kept; [`ClientError::Refused`] by an interceptor; or
 /// [`ClientError::Backend`].
 #[must_use = "a run is started when the request is awaited"]
 pub struct StartRunRequest<O>(
@@ -148,6 +148,10 @@ async fn start<O>(config: Config) -> Result<RunHandle<O>> {
         name::validate_version(&workflow_name, version)?;
     }
     name::validate("the client's namespace", &client.namespace_id)?;
+    for (key, value) in config.carrier.iter() {
+        name::validate_text("the key of a carrier entry", key)?;
+        name::validate_text(&format!("the carrier entry {key:?}"), value)?;
+    }
     let (backend, retry_for) = (&client.backend, client.retry_for);
     if config.available_at.is_some() || config.deadline_at.is_some() {
         let settled = ride_out(retry_for, || backend.clock().settle()).await;

@@ -332,6 +332,7 @@ async fn a_path_that_leads_nowhere_is_explained() {
 
     assert_unavailable(Sqlite::open(folder).await, folder, "it is a folder");
     assert_unavailable(Sqlite::open("").await, Path::new(""), "the path is empty");
+    assert_unavailable(Sqlite::open("a\0b").await, Path::new("a\0b"), "NUL byte");
 
     let file = folder.join("file");
     std::fs::write(&file, "").unwrap();

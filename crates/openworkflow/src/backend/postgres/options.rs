@@ -266,6 +266,7 @@ impl PostgresOptions {
             ));
         }
         notice_dead_peers(&mut config);
+        check_texts(&config)?;
 
         let mode = match self.tls {
             Some(mode) => mode,
@@ -299,6 +300,36 @@ impl PostgresOptions {
             tls: TlsOptions { mode, roots },
             label,
         })
+    }
+}
+
+/// Refuses texts that the server would not understand as they are meant: U+0000 ends a text on the wire.
+fn check_texts(config: &Config) -> BackendResult<()> {
+    let hosts = config.get_hosts().iter().map(|host| match host {
+        Host::Tcp(name) => name.as_bytes(),
+        #[cfg(unix)]
+        Host::Unix(path) => std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()),
+    });
+    let settings = [
+        ("user", config.get_user().map(str::as_bytes)),
+        ("password", config.get_password()),
+        ("database", config.get_dbname().map(str::as_bytes)),
+        (
+            "application_name",
+            config.get_application_name().map(str::as_bytes),
+        ),
+        ("options", config.get_options().map(str::as_bytes)),
+    ];
+    let hosts = hosts.map(|host| ("host", Some(host)));
+    match settings
+        .into_iter()
+        .chain(hosts)
+        .find(|(_, text)| text.is_some_and(|text| text.contains(&0)))
+    {
+        None => Ok(()),
+        Some((name, _)) => Err(malformed(&format!(
+            "the setting {name} holds the character U+0000; leave it out"
+        ))),
     }
 }
 
