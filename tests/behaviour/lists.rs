@@ -1,6 +1,6 @@
 //! Lists of runs and steps, their pages, and counts.
 
-use openworkflow::backend::Cursor;
+use openworkflow::backend::{Cursor, WorkflowRun};
 use openworkflow::{Client, ClientError, WorkflowSpec};
 use openworkflow_tests::Database;
 
@@ -169,6 +169,47 @@ async fn filters() {
     let rest = rest.await.unwrap();
     assert_eq!(rest.items.len(), 2);
     assert!(rest.items.iter().all(|run| run.workflow_name == "other"));
+}
+
+#[tokio::test]
+async fn the_runs_of_a_workflow_have_one_order_whatever_their_status() {
+    let harness = Harness::idle().await;
+    let mut runs = Vec::new();
+    for n in 0..12 {
+        runs.push(harness.start(&W, n).await);
+        harness.start(&OTHER, n).await;
+        // Some share a millisecond, some don't.
+        if n % 4 == 0 {
+            harness.advance(SECOND).await;
+        }
+    }
+    // Side by side in time, and not by status; one that nobody knows is among them.
+    let statuses = ["pending", "completed", "running", "canceled", "mislaid"];
+    for (run, status) in runs.iter().zip(statuses.iter().cycle()) {
+        let sql = format!(
+            "UPDATE workflow_runs SET status = '{status}' WHERE id = '{}'",
+            run.id()
+        );
+        harness.execute(&sql).await;
+    }
+    let list = |limit| harness.client.list_runs().workflow("w").limit(limit);
+    let all = list(100).await.unwrap();
+    assert_eq!((all.items.len(), &all.next), (12, &None));
+    let key = |run: &WorkflowRun| (run.created_at, run.id.clone());
+    assert!(all.items.is_sorted_by(|a, b| key(a) > key(b)));
+    for limit in [1, 3, 5, 12] {
+        let mut pages = vec![list(limit).await.unwrap()];
+        while let Some(next) = pages[pages.len() - 1].next.clone() {
+            pages.push(list(limit).after(next).await.unwrap());
+        }
+        let items: Vec<_> = pages.iter().flat_map(|page| &page.items).collect();
+        assert!(items.into_iter().map(key).eq(all.items.iter().map(key)));
+        for (page, next) in pages.iter().zip(&pages[1..]) {
+            let back = list(limit).before(next.prev.clone().unwrap()).await;
+            let back = back.unwrap().items;
+            assert!(back.iter().map(key).eq(page.items.iter().map(key)));
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,4 @@
 //! What operations read where there are many rows: no more than where there are few.
 
-mod explained;
 mod indexes;
 mod plans;

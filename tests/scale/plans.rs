@@ -4,15 +4,13 @@ use std::time::{Duration, Instant};
 
 use openworkflow::Postgres;
 use openworkflow_tests::postgres_server::{self, Server};
-use openworkflow_tests::scale::{self, Dialect};
-
-use super::explained::{self, Explained, Most};
+use openworkflow_tests::scale::{self, Amount, Dialect, Explained};
 
 /// Runs in each state.
 const ROWS: u32 = 3_000;
 
 /// Enough for any operation on a few rows, and for none that reads all rows of one state.
-const MOST: Most = Most {
+const MOST: Amount = Amount {
     rows: 500.0,
     blocks: 500.0,
 };
@@ -28,7 +26,7 @@ struct Site {
 
 impl Site {
     async fn new() -> Self {
-        let server = explained::server();
+        let server = scale::server();
         let admin = postgres_server::connect(&server.url()).await;
         let site = Self {
             schema: postgres_server::schema(),
@@ -63,14 +61,7 @@ impl Site {
 
     /// Operates often enough for the driver and the server to keep whatever plans they keep.
     async fn warm_up(&self, backend: &Postgres, name: &str) {
-        let mut ignored = Explained::new(
-            &self.server,
-            name,
-            Most {
-                rows: f64::MAX,
-                blocks: f64::MAX,
-            },
-        );
+        let mut ignored = Explained::new(&self.server, name, Amount::ANY);
         for round in 0..7 {
             let lone = format!("{name}-{round}");
             scale::operate(backend, &lone, &mut ignored).await.unwrap();
@@ -90,7 +81,7 @@ impl Site {
                 let operated = scale::operate(backend, &lone, &mut explained).await;
                 operated.unwrap();
             }
-            let excessive = &explained.excessive;
+            let excessive = explained.readings().excessive();
             if excessive.is_empty() {
                 return;
             }

@@ -2,6 +2,9 @@
 
 /// The workflow and the version that the workers of these tests have.
 pub const MINE: &str = "mine";
+/// How many runs there are of a workflow that is rare. They are older than nearly all others.
+const RARE: u32 = 3;
+
 /// As [`MINE`].
 pub const VERSION: &str = "v1";
 
@@ -64,6 +67,8 @@ pub struct State {
     deadline: Option<&'static str>,
     /// The step attempt of each, if it has one: kind and status.
     step: Option<(&'static str, &'static str)>,
+    /// How many there are at most.
+    most: u32,
 }
 
 const PENDING: State = State {
@@ -76,6 +81,7 @@ const PENDING: State = State {
     available: Some("n * 0.001 - 20000"),
     deadline: None,
     step: None,
+    most: u32::MAX,
 };
 
 const OVER: State = State {
@@ -86,7 +92,15 @@ const OVER: State = State {
 };
 
 /// Of each, [`fill`] makes as many rows as asked for.
-pub const STATES: [State; 11] = [
+pub const STATES: [State; 12] = [
+    State {
+        name: "rare",
+        workflow: "'rare'",
+        status: "completed",
+        available: None,
+        most: RARE,
+        ..PENDING
+    },
     State {
         name: "foreign",
         workflow: "'other-' || (n % 50)",
@@ -162,6 +176,7 @@ pub fn fill(dialect: Dialect, rows: u32) -> Vec<String> {
     let mut statements = Vec::new();
     let created = dialect.time("n * 0.001 - 40000");
     for state in &STATES {
+        let rows = rows.min(state.most);
         let State {
             name,
             namespace,

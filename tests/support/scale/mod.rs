@@ -1,7 +1,15 @@
-//! Databases with many rows, and what workers and clients do on them.
+//! Databases with many rows, what workers and clients do on them, and what that takes.
 
+mod explained;
 mod fill;
 mod operations;
+mod pages;
+mod readings;
+mod times;
 
+pub use explained::{Explained, server};
 pub use fill::{Dialect, MINE, OTHERS, STATES, VERSION, fill};
 pub use operations::{Meter, claim_of, operate};
+pub use pages::PagesRead;
+pub use readings::{Amount, Readings};
+pub use times::Times;

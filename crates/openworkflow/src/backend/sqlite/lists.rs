@@ -9,21 +9,51 @@ use super::super::{
 use super::error::OpResult;
 use super::rows::{self, run_columns, step_columns};
 
+/// The runs named `?2`, up to where those of each status are limited. No index has the runs of one name in the
+/// order of their creation, but one has those of each status of that name. The statuses are found by looking
+/// for the next one after the last.
+const NAMED: &str = concat!(
+    "WITH RECURSIVE found (of_status) AS (
+         SELECT min(status) FROM workflow_runs WHERE namespace_id = ?1 AND workflow_name = ?2
+         UNION ALL
+         SELECT (
+             SELECT min(status) FROM workflow_runs
+             WHERE namespace_id = ?1 AND workflow_name = ?2 AND status > of_status
+         ) FROM found WHERE of_status IS NOT NULL
+     )
+     SELECT ",
+    run_columns!(),
+    " FROM found CROSS JOIN workflow_runs r ON r.rowid IN (
+         SELECT rowid FROM workflow_runs
+         WHERE namespace_id = ?1 AND workflow_name = ?2 AND status = of_status"
+);
+
 pub(super) fn runs(conn: &Connection, query: &ListRuns) -> OpResult<Page<WorkflowRun>> {
-    let mut select = Select::new(
-        concat!(
-            "SELECT ",
-            run_columns!(),
-            " FROM workflow_runs WHERE namespace_id = "
-        ),
-        query.namespace_id.clone(),
-    );
-    if let Some(status) = &query.status {
-        select.condition("status = ", status.as_str().to_owned());
-    }
-    if let Some(name) = &query.workflow_name {
-        select.condition("workflow_name = ", name.clone());
-    }
+    let select = match (&query.workflow_name, &query.status) {
+        (Some(name), None) => {
+            let mut select = Select::new(NAMED, query.namespace_id.clone());
+            select.values.push(Box::new(name.clone()));
+            select.of_each = true;
+            select
+        }
+        (name, status) => {
+            let mut select = Select::new(
+                concat!(
+                    "SELECT ",
+                    run_columns!(),
+                    " FROM workflow_runs WHERE namespace_id = ?1"
+                ),
+                query.namespace_id.clone(),
+            );
+            if let Some(status) = status {
+                select.condition("status = ", status.as_str().to_owned());
+            }
+            if let Some(name) = name {
+                select.condition("workflow_name = ", name.clone());
+            }
+            select
+        }
+    };
     let found = select.window(conn, &query.window, Order::NewestFirst, rows::run)?;
     Ok(Page::assemble(found, &query.window, WorkflowRun::cursor))
 }
@@ -33,7 +63,7 @@ pub(super) fn step_attempts(conn: &Connection, query: &ListSteps) -> OpResult<Pa
         concat!(
             "SELECT ",
             step_columns!(),
-            " FROM step_attempts a WHERE namespace_id = "
+            " FROM step_attempts a WHERE namespace_id = ?1"
         ),
         query.namespace_id.clone(),
     );
@@ -66,16 +96,18 @@ enum Order {
 struct Select {
     sql: String,
     values: Vec<Box<dyn ToSql>>,
+    /// Whether it is inside of another, which has the same order and limit.
+    of_each: bool,
 }
 
 impl Select {
+    /// Begins with `sql`, whose first parameter is the namespace.
     fn new(sql: &str, namespace_id: String) -> Self {
-        let mut select = Self {
+        Self {
             sql: sql.to_owned(),
-            values: Vec::new(),
-        };
-        select.value(namespace_id);
-        select
+            values: vec![Box::new(namespace_id)],
+            of_each: false,
+        }
     }
 
     fn value(&mut self, value: impl ToSql + 'static) {
@@ -108,12 +140,18 @@ impl Select {
             self.value(cursor.id().to_owned());
             self.sql.push(')');
         }
+        let before = self.sql.len();
         self.sql.push_str(if descending {
             " ORDER BY created_at DESC, id DESC LIMIT "
         } else {
             " ORDER BY created_at, id LIMIT "
         });
         self.value(i64::from(window.limit) + 1);
+        if self.of_each {
+            let order = self.sql[before..].to_owned();
+            self.sql.push(')');
+            self.sql.push_str(&order);
+        }
         let mut statement = conn.prepare_cached(&self.sql)?;
         let values: Vec<&dyn ToSql> = self.values.iter().map(|value| &**value).collect();
         let mut found = statement.query(&*values)?;

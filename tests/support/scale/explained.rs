@@ -3,15 +3,22 @@
 use std::fs::File;
 use std::io::Read;
 
-use openworkflow_tests::postgres_server::Server;
-use openworkflow_tests::scale::Meter;
 use serde_json::Value;
 
+use super::{Amount, Meter, Readings};
+use crate::postgres_server::Server;
+
 /// A server that explains every statement in its log, and counts no rows by itself.
-pub(crate) fn server() -> Server {
+///
+/// # Panics
+///
+/// Where there is no PostgreSQL on this machine.
+#[must_use]
+pub fn server() -> Server {
     Server::start(&[
         "fsync = off",
         "autovacuum = off",
+        "max_wal_size = '8GB'",
         "session_preload_libraries = 'auto_explain'",
         "auto_explain.log_min_duration = 0",
         "auto_explain.log_analyze = on",
@@ -24,33 +31,36 @@ pub(crate) fn server() -> Server {
 }
 
 /// Looks at what statements read that the sessions of one name execute.
-pub(crate) struct Explained {
+#[derive(Debug)]
+pub struct Explained {
     /// The server's log, from where it was not read yet.
     log: File,
     /// What begins a line that a session of ours wrote.
     prefix: String,
-    most: Most,
-    /// What read more than that.
-    pub(crate) excessive: Vec<String>,
-}
-
-/// What a statement may read.
-#[derive(Clone, Copy)]
-pub(crate) struct Most {
-    pub(crate) rows: f64,
-    pub(crate) blocks: f64,
+    readings: Readings,
 }
 
 impl Explained {
-    pub(crate) fn new(server: &Server, application_name: &str, most: Most) -> Self {
+    /// From now on.
+    ///
+    /// # Panics
+    ///
+    /// Where the server has no log.
+    #[must_use]
+    pub fn new(server: &Server, application_name: &str, most: Amount) -> Self {
         let mut explained = Self {
             log: File::open(server.dir.join("log")).expect("the server has a log"),
             prefix: format!("{application_name}|LOG:  duration:"),
-            most,
-            excessive: Vec::new(),
+            readings: Readings::new(most),
         };
         explained.new_text();
         explained
+    }
+
+    /// What was read.
+    #[must_use]
+    pub fn readings(&self) -> &Readings {
+        &self.readings
     }
 
     fn new_text(&mut self) -> String {
@@ -89,19 +99,17 @@ impl Meter for Explained {
         let plans = self.plans();
         assert!(!plans.is_empty(), "{operation} is not in the log");
         for plan in plans {
-            let read = rows_read(&plan["Plan"]);
-            let blocks = blocks_read(&plan["Plan"]);
-            if read > self.most.rows || blocks > self.most.blocks {
+            let amount = Amount {
+                rows: rows_read(&plan["Plan"]),
+                blocks: blocks_read(&plan["Plan"]),
+            };
+            self.readings.add(operation, amount, || {
                 let mut scans = Vec::new();
                 describe(&plan["Plan"], &mut scans);
                 let text = plan["Query Text"].as_str().unwrap_or_default();
                 let text: Vec<_> = text.split_whitespace().collect();
-                self.excessive.push(format!(
-                    "{operation}: {read} rows, {blocks} blocks by {}\n  {}",
-                    scans.join(", "),
-                    text.join(" ")
-                ));
-            }
+                format!("by {}\n  {}", scans.join(", "), text.join(" "))
+            });
         }
     }
 }
