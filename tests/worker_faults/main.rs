@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 mod clocks;
+mod mixed;
 mod pauses;
 
 /// The worker process.
