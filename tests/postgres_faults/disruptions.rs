@@ -67,20 +67,22 @@ async fn connections_may_end_at_any_moment() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connecting_outlasts_connections_that_end() {
     let site = Site::new(PROGRAM).await;
-    let ground = Arc::clone(&site.ground);
-    let connecting = tokio::spawn(async move {
-        for _ in 0..30 {
-            ground.open().await;
-        }
-    });
     let admin = postgres_server::connect(&site.ground.server).await;
     let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
     let mut ended = 0;
-    while !connecting.is_finished() {
-        ended += admin.execute(all, &[&site.ground.schema]).await.unwrap();
-        tokio::time::sleep(any(1, 80)).await;
+    for _ in 0..30 {
+        let ground = Arc::clone(&site.ground);
+        let connecting = tokio::spawn(async move { ground.open().await });
+        // Whoever is left no time to connect in, as on a machine under load, never does.
+        let mut ends = 0;
+        while ends < 3 && !connecting.is_finished() {
+            tokio::time::sleep(any(1, 30)).await;
+            let some = admin.execute(all, &[&site.ground.schema]).await.unwrap();
+            ends += u64::from(some > 0);
+            ended += some;
+        }
+        connecting.await.unwrap();
     }
-    connecting.await.unwrap();
     assert!(ended >= 10, "{ended} connections were ended");
 }
 
