@@ -12,6 +12,8 @@ mod runs;
 mod schema;
 mod signals;
 mod steps;
+#[cfg(test)]
+mod too_large;
 mod writer;
 
 use std::cell::RefCell;
