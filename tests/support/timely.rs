@@ -45,7 +45,6 @@ fn gone(folder: &Path, run_id: &str) -> PathBuf {
 }
 
 /// Adds them all to a worker. Their bodies count themselves in `folder`.
-#[must_use]
 pub fn register(worker: WorkerBuilder, folder: &Path) -> WorkerBuilder {
     let folder: Arc<Path> = folder.into();
     let stubborn = {
@@ -90,7 +89,6 @@ pub fn register(worker: WorkerBuilder, folder: &Path) -> WorkerBuilder {
 }
 
 /// Adds [`BUSY`] alone.
-#[must_use]
 pub fn register_busy(worker: WorkerBuilder, folder: &Path) -> WorkerBuilder {
     worker.workflow(busy(&folder.into()))
 }
