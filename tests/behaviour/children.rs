@@ -1,6 +1,6 @@
 //! Child workflows: their results, failures, and who wakes whom.
 
-use openworkflow::{Error, ErrorKind, Workflow, WorkflowSpec};
+use openworkflow::{ClientError, Error, ErrorKind, Workflow, WorkflowSpec};
 use openworkflow_tests::{Database, Gate};
 use serde_json::json;
 
@@ -98,6 +98,41 @@ async fn a_caught_failure_of_a_child_stays_as_it_was() {
     let steps = harness.step(run.id(), "child").await;
     assert_eq!(steps.len(), 1, "the child is not started again at replay");
     assert_eq!(harness.runs().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_child_that_failed_without_an_error_fails_its_step_all_the_same() {
+    let mut harness = Harness::new(|worker| worker.workflow(cautious())).await;
+    let run = harness.start(&CAUTIOUS, 1).await;
+    harness.parked(run.id(), 1).await;
+    let child_id = child_of(&harness, run.id()).await;
+    harness.stop().await;
+    // As another process may write it.
+    harness
+        .execute(&format!(
+            "UPDATE workflow_runs SET status = 'failed', error = NULL, available_at = NULL,
+                 finished_at = created_at WHERE id = '{child_id}';
+             UPDATE workflow_runs SET available_at = created_at WHERE id = '{}'",
+            run.id()
+        ))
+        .await;
+    harness.start_worker(|worker| worker.workflow(cautious()));
+    let outcome = harness.output(&run).await;
+    let message = format!("Child workflow run \"{child_id}\" failed");
+    assert_eq!(
+        outcome,
+        format!("ChildFailed, Error, at Some(\"child\"): {message}")
+    );
+    let awaited = harness
+        .client
+        .handle::<u32>(child_id.as_str())
+        .result()
+        .await;
+    let Err(ClientError::RunFailed { run_id, error }) = awaited else {
+        panic!("{awaited:?}");
+    };
+    assert_eq!(run_id, child_id);
+    assert_eq!(error.message, "no error was recorded");
 }
 
 #[tokio::test]

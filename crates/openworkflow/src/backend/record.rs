@@ -299,6 +299,11 @@ impl StoredError {
         codec::decode_error(json)
     }
 
+    /// Of something that failed and has no error, as another process may write it.
+    pub(crate) fn unknown() -> Self {
+        Self::new(None, "no error was recorded".to_owned(), None, true)
+    }
+
     pub(crate) fn new(
         name: Option<String>,
         message: String,

@@ -22,15 +22,22 @@ const HORIZON: Duration = Duration::from_secs(3600);
 /// let wakeups = Wakeups::new();
 /// let now = SystemTime::now();
 /// // After the commit that parks a run for a minute, and after the one that ends another:
-/// wakeups.work_due(now + Duration::from_secs(60), now);
+/// wakeups.work_due_in("default", now + Duration::from_secs(60), now);
 /// wakeups.run_ended("6f9c");
 /// ```
 #[derive(Default)]
 pub struct Wakeups {
-    work: Notify,
+    /// Of the namespaces that somebody works in.
+    work: Mutex<HashMap<String, Weak<WorkNews>>>,
+    watched: Mutex<HashMap<String, Weak<Notify>>>,
+}
+
+/// What those hear who work in one namespace.
+#[derive(Default)]
+pub(crate) struct WorkNews {
+    announced: Notify,
     due_changed: Notify,
     due: Mutex<BinaryHeap<Reverse<SystemTime>>>,
-    watched: Mutex<HashMap<String, Weak<Notify>>>,
 }
 
 impl Wakeups {
@@ -40,10 +47,49 @@ impl Wakeups {
         Self::default()
     }
 
-    /// A run becomes claimable at `at`.
+    /// A run of the namespace becomes claimable at `at`.
+    pub fn work_due_in(&self, namespace_id: &str, at: SystemTime, now: SystemTime) {
+        let work = lock(&self.work).get(namespace_id).and_then(Weak::upgrade);
+        // Who begins to work there later, looks first.
+        if let Some(work) = work {
+            work.due(at, now);
+        }
+    }
+
+    /// Runs become claimable at `at`, in namespaces that are not known: everybody looks.
     pub fn work_due(&self, at: SystemTime, now: SystemTime) {
+        let all: Vec<_> = lock(&self.work)
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect();
+        for work in all {
+            work.due(at, now);
+        }
+    }
+
+    /// A run reached a terminal status.
+    pub fn run_ended(&self, run_id: &str) {
+        let watcher = lock(&self.watched).remove(run_id);
+        if let Some(watcher) = watcher.and_then(|weak| weak.upgrade()) {
+            watcher.notify_waiters();
+        }
+    }
+
+    /// What becomes due in the namespace, from now on.
+    pub(crate) fn work_in(&self, namespace_id: &str) -> Arc<WorkNews> {
+        shared(&self.work, namespace_id)
+    }
+
+    /// Something that is notified when the run ends in this process.
+    pub(crate) fn watch(&self, run_id: &str) -> Arc<Notify> {
+        shared(&self.watched, run_id)
+    }
+}
+
+impl WorkNews {
+    fn due(&self, at: SystemTime, now: SystemTime) {
         if at <= now {
-            self.work.notify_waiters();
+            self.announced.notify_waiters();
             return;
         }
         if at > now + HORIZON {
@@ -60,17 +106,9 @@ impl Wakeups {
         }
     }
 
-    /// A run reached a terminal status.
-    pub fn run_ended(&self, run_id: &str) {
-        let watcher = lock(&self.watched).remove(run_id);
-        if let Some(watcher) = watcher.and_then(|weak| weak.upgrade()) {
-            watcher.notify_waiters();
-        }
-    }
-
     /// A future that ends when work is announced. It listens from the moment it is made.
-    pub(crate) fn work(&self) -> tokio::sync::futures::Notified<'_> {
-        self.work.notified()
+    pub(crate) fn announced(&self) -> tokio::sync::futures::Notified<'_> {
+        self.announced.notified()
     }
 
     /// A future that ends when the earliest known due time changes.
@@ -86,21 +124,21 @@ impl Wakeups {
         }
         due.peek().map(|Reverse(at)| *at)
     }
+}
 
-    /// Something that is notified when the run ends in this process.
-    pub(crate) fn watch(&self, run_id: &str) -> Arc<Notify> {
-        let mut watched = lock(&self.watched);
-        if let Some(watcher) = watched.get(run_id).and_then(Weak::upgrade) {
-            return watcher;
-        }
-        // Handles that were dropped leave their entry behind; clear them before the map grows.
-        if watched.len() == watched.capacity() {
-            watched.retain(|_, watcher| watcher.strong_count() > 0);
-        }
-        let watcher = Arc::new(Notify::new());
-        watched.insert(run_id.to_owned(), Arc::downgrade(&watcher));
-        watcher
+/// What is kept under a key as long as somebody has it.
+fn shared<T: Default>(map: &Mutex<HashMap<String, Weak<T>>>, key: &str) -> Arc<T> {
+    let mut map = lock(map);
+    if let Some(known) = map.get(key).and_then(Weak::upgrade) {
+        return known;
     }
+    // Those that were dropped leave their entry behind; clear them before the map grows.
+    if map.len() == map.capacity() {
+        map.retain(|_, known| known.strong_count() > 0);
+    }
+    let new = Arc::<T>::default();
+    map.insert(key.to_owned(), Arc::downgrade(&new));
+    new
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

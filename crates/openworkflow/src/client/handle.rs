@@ -106,7 +106,7 @@ impl<O> RunHandle<O> {
                     return payload::decode(&run.output, &subject).map_err(ClientError::from_chain);
                 }
                 RunStatus::Failed => {
-                    let error = run.error.unwrap_or_else(|| StoredError::from_json("{}"));
+                    let error = run.error.unwrap_or_else(StoredError::unknown);
                     return Err(ClientError::RunFailed {
                         run_id: run.id,
                         error,

@@ -168,9 +168,7 @@ impl StepHistory {
         if attempt.status == StepStatus::Failed {
             open.failures += 1;
             open.last_failure = Some(Failure {
-                error: attempt
-                    .error
-                    .unwrap_or_else(|| StoredError::from_json("{}")),
+                error: attempt.error.unwrap_or_else(StoredError::unknown),
                 at: result.finished_at,
                 had_child: attempt.child_workflow_run_id.is_some(),
                 is_final: result.number.is_some(),

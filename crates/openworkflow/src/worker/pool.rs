@@ -38,7 +38,7 @@ async fn claim_until_stopped(
     free: &mut Vec<Arc<str>>,
     executions: &mut JoinSet<Arc<str>>,
 ) -> BackendResult<()> {
-    let wakeups = shared.backend.wakeups();
+    let work = shared.backend.wakeups().work_in(&shared.namespace_id);
     let clock = shared.backend.clock();
     let slots = Arc::new(Semaphore::new(shared.concurrency));
     let mut empty_polls = 0;
@@ -66,7 +66,7 @@ async fn claim_until_stopped(
         }
 
         // Both listen from here on, so that nothing is missed that happens during the claim.
-        let mut news = std::pin::pin!(wakeups.work());
+        let mut news = std::pin::pin!(work.announced());
         let mut moved = std::pin::pin!(clock.moved());
         let asked = taken.len();
         let asked_at = Moment::now();
@@ -99,8 +99,8 @@ async fn claim_until_stopped(
 
         let mut poll = std::pin::pin!(tokio::time::sleep(poll_delay(empty_polls)));
         loop {
-            let due_changed = wakeups.due_changed();
-            let due = wakeups.next_due(clock.now());
+            let due_changed = work.due_changed();
+            let due = work.next_due(clock.now());
             tokio::select! {
                 () = stop.reached(Urgency::Draining) => break,
                 () = &mut poll => break,

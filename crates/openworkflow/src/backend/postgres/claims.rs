@@ -387,7 +387,7 @@ impl Inner {
             self.ended(&rows::value::<String>(row, 0)?, false);
         }
         if !woken.is_empty() {
-            self.due(None, false);
+            self.due(namespace_id, None, false);
         }
         Ok(!swept.is_empty())
     }

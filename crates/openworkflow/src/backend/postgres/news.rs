@@ -4,8 +4,11 @@
 //! that notify commit one after the other. Therefore only the first news after a quiet moment go
 //! with the transaction that makes them; what follows is gathered, and told by a transaction of its
 //! own that waits for no disk. News that get lost are made up for by polling.
+//!
+//! Everybody who uses the schema hears all of it; who works in another namespace than the one that is
+//! named goes on sleeping.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -28,7 +31,7 @@ const INTERVAL: Duration = Duration::from_millis(10);
 /// The server takes less than 8000 bytes at once.
 const PAYLOAD_BYTES: usize = 7_000;
 
-/// How many different due times are told at once; the rest is found by polling.
+/// How many different due times of a namespace are told at once; the rest is found by polling.
 const DUE_TIMES: usize = 100;
 
 /// What is told at once: the text of a notification.
@@ -36,9 +39,9 @@ const DUE_TIMES: usize = 100;
 struct Message {
     /// The teller, who knows already.
     from: String,
-    /// When work becomes due, in milliseconds since the epoch; 0 for now.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    due: BTreeSet<u64>,
+    /// When work becomes due, by namespace, in milliseconds since the epoch; 0 for now.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    due: BTreeMap<String, BTreeSet<u64>>,
     /// Runs that ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ended: Vec<String>,
@@ -47,8 +50,8 @@ struct Message {
 /// Something worth telling.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum News<'a> {
-    /// A run is or becomes due; `None` for now.
-    Due(Option<SystemTime>),
+    /// A run of a namespace is or becomes due; `None` for now.
+    Due(&'a str, Option<SystemTime>),
     /// A run ended.
     Ended(&'a str),
 }
@@ -100,13 +103,17 @@ impl Announcer {
 impl Message {
     fn add(&mut self, news: News<'_>) {
         match news {
-            News::Due(at) => {
+            News::Due(namespace_id, at) => {
                 let since = at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
                 let ms = since.map_or(0, |since| {
                     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
                 });
-                if self.due.len() < DUE_TIMES || ms == 0 {
-                    self.due.insert(ms);
+                let times = match self.due.get_mut(namespace_id) {
+                    Some(times) => times,
+                    None => self.due.entry(namespace_id.to_owned()).or_default(),
+                };
+                if times.len() < DUE_TIMES || ms == 0 {
+                    times.insert(ms);
                 }
             }
             News::Ended(id) => self.ended.push(id.to_owned()),
@@ -116,40 +123,45 @@ impl Message {
     /// The texts of the notifications that say all this, each short enough.
     fn into_texts(self) -> Vec<String> {
         let Self { from, due, ended } = self;
-        let mut message = Self {
+        let empty = || Self {
             from: from.clone(),
-            due,
-            ended: Vec::new(),
+            ..Self::default()
         };
-        // Escaped, a character of an id takes six bytes at most.
-        let mut texts = Vec::new();
-        let mut bytes = message.due.len() * 16;
-        for id in ended {
-            let more = id.len() * 6 + 3;
-            if more > PAYLOAD_BYTES {
-                continue;
-            }
-            let plain = id.len() + 3;
-            let more = if id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-                plain
-            } else {
-                more
-            };
-            if bytes + more > PAYLOAD_BYTES {
-                texts.extend(serde_json::to_string(&message));
-                message = Self {
-                    from: from.clone(),
-                    ..Self::default()
-                };
+        let (mut message, mut bytes, mut texts) = (empty(), 0, Vec::new());
+        let mut make_room = |message: &mut Self, more: usize| {
+            if bytes > 0 && bytes + more > PAYLOAD_BYTES {
+                texts.extend(serde_json::to_string(&std::mem::replace(message, empty())));
                 bytes = 0;
             }
             bytes += more;
-            message.ended.push(id);
+        };
+        for (namespace_id, times) in due {
+            let more = written_bytes(&namespace_id) + 4 + times.len() * 16;
+            if more <= PAYLOAD_BYTES {
+                make_room(&mut message, more);
+                message.due.insert(namespace_id, times);
+            }
+        }
+        for id in ended {
+            let more = written_bytes(&id) + 3;
+            if more <= PAYLOAD_BYTES {
+                make_room(&mut message, more);
+                message.ended.push(id);
+            }
         }
         if !message.due.is_empty() || !message.ended.is_empty() {
             texts.extend(serde_json::to_string(&message));
         }
         texts
+    }
+}
+
+/// How long a text is in JSON, at most: escaped, a character takes six bytes.
+fn written_bytes(text: &str) -> usize {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    match text.bytes().all(is_plain) {
+        true => text.len(),
+        false => text.len() * 6,
     }
 }
 
@@ -354,13 +366,15 @@ impl Listener {
             return;
         }
         let now = self.clock.now();
-        for ms in message.due.into_iter().take(DUE_TIMES + 1) {
-            let at = match ms {
-                0 => Some(now),
-                ms => SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)),
-            };
-            if let Some(at) = at {
-                self.wakeups.work_due(at, now);
+        for (namespace_id, times) in &message.due {
+            for ms in times.iter().take(DUE_TIMES + 1) {
+                let at = match ms {
+                    0 => Some(now),
+                    ms => SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(*ms)),
+                };
+                if let Some(at) = at {
+                    self.wakeups.work_due_in(namespace_id, at, now);
+                }
             }
         }
         for id in &message.ended {

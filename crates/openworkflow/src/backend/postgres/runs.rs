@@ -76,11 +76,12 @@ impl<'a> NewRunParams<'a> {
 impl Inner {
     /// Tells everybody of a run that is or becomes due, after the commit. `told` says whether other
     /// processes know already.
-    pub(super) fn due(self: &Arc<Self>, at: Option<SystemTime>, told: bool) {
+    pub(super) fn due(self: &Arc<Self>, namespace_id: &str, at: Option<SystemTime>, told: bool) {
         let now = self.clock.now();
-        self.wakeups.work_due(at.unwrap_or(now), now);
+        self.wakeups
+            .work_due_in(namespace_id, at.unwrap_or(now), now);
         if !told {
-            self.tell(News::Due(at));
+            self.tell(News::Due(namespace_id, at));
         }
     }
 
@@ -96,7 +97,9 @@ impl Inner {
         run: NewRun,
     ) -> BackendResult<(WorkflowRun, bool)> {
         let new = NewRunParams::new(&run);
-        let notice = self.announcer.now(News::Due(run.available_at));
+        let notice = self
+            .announcer
+            .now(News::Due(&run.namespace_id, run.available_at));
         let mut params = new.params();
         let (created, found) = if run.idempotency_key.is_some() {
             params.extend([&run.idempotency_key as Param<'_>, &new.window, &notice]);
@@ -127,7 +130,7 @@ impl Inner {
             (created, false)
         };
         if !found {
-            self.due(run.available_at, notice.is_some());
+            self.due(&run.namespace_id, run.available_at, notice.is_some());
         }
         Ok((created, found))
     }
@@ -181,7 +184,7 @@ impl Inner {
         };
         // Whether a parent wakes is not known beforehand; the news of it go separately.
         if rows::value(ended, 0)? {
-            self.due(None, false);
+            self.due(namespace_id, None, false);
         }
         Ok(true)
     }
@@ -254,7 +257,7 @@ impl Inner {
             if !self.end_with_parent(namespace_id, run_id, call).await? {
                 self.left(owner, status).await?;
                 // Whether a parent is due was in the answer that was lost.
-                self.due(None, false);
+                self.due(namespace_id, None, false);
                 self.ended(&owner.run_id, false);
                 return Ok(());
             }
@@ -318,10 +321,11 @@ impl Inner {
             }
         }
         if at_once {
-            self.due(None, false);
+            self.due(&owner.namespace_id, None, false);
         } else {
             // This process remembers when; if it is gone by then, others find the run by polling.
-            self.wakeups.work_due(until, self.clock.now());
+            self.wakeups
+                .work_due_in(&owner.namespace_id, until, self.clock.now());
         }
         Ok(())
     }

@@ -40,7 +40,7 @@ impl Inner {
         let run_id = sender.map(|owner| &*owner.run_id);
         let worker_id = sender.map(|owner| &*owner.worker_id);
         let attempts = sender.map(claim_number);
-        let notice = self.announcer.now(News::Due(None));
+        let notice = self.announcer.now(News::Due(&signal.namespace_id, None));
 
         let lock_params: [Param<'_>; 1] = [&lock];
         let params: [Param<'_>; 8] = [
@@ -72,7 +72,7 @@ impl Inner {
             return Err(self.ownership_lost(owner).await);
         }
         if rows::value(row, 2)? {
-            self.due(None, notice.is_some());
+            self.due(&signal.namespace_id, None, notice.is_some());
         }
         rows::value(row, 1)
     }

@@ -76,7 +76,9 @@ impl Inner {
             .unwrap_or_else(|| format!("__workflow:{}:{}", owner.namespace_id, attempt.id));
         child.idempotency_key = Some(key);
         let available_at = child.available_at;
-        let notice = self.announcer.now(News::Due(available_at));
+        let notice = self
+            .announcer
+            .now(News::Due(&owner.namespace_id, available_at));
         let mut new = NewRunParams::new(&child);
         // A child is its attempt's, however long ago it was created.
         new.window = ALWAYS;
@@ -113,7 +115,7 @@ impl Inner {
         let found: bool = rows::value(row, RUN_WIDTH)?;
         let run = rows::run(row)?;
         if !found {
-            self.due(available_at, notice.is_some());
+            self.due(&owner.namespace_id, available_at, notice.is_some());
         }
         Ok(run)
     }

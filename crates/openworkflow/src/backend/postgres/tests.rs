@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use workflow_core::Payload;
 
 use super::{Postgres, news};
+use crate::backend::wakeups::WorkNews;
 use crate::backend::{
     Backend, Claim, ExecutionEnd, NewRun, NewSignal, NewStepAttempt, Owner, StepAttemptKind, codec,
 };
@@ -23,6 +24,8 @@ struct Pair {
     hearer: Postgres,
     admin: tokio_postgres::Client,
     schema: String,
+    /// What the hearer hears of work.
+    work: Arc<WorkNews>,
 }
 
 impl Pair {
@@ -33,9 +36,11 @@ impl Pair {
             let options = options.application_name(format!("{schema}-{name}"));
             options.connect().await.unwrap()
         };
+        let hearer = connect("hearer").await;
         let pair = Self {
             teller: connect("teller").await,
-            hearer: connect("hearer").await,
+            work: hearer.wakeups().work_in(NS),
+            hearer,
             admin: support::client().await,
             schema: schema.clone(),
         };
@@ -52,7 +57,7 @@ impl Pair {
             loop {
                 if let Some(row) = self.admin.query_opt(sql, &[&name]).await.unwrap() {
                     // It announces work when it begins to listen; that is not what we wait for.
-                    let work = self.hearer.wakeups().work();
+                    let work = self.work.announced();
                     let _ = tokio::time::timeout(Duration::from_millis(100), work).await;
                     return row.get(0);
                 }
@@ -75,7 +80,7 @@ impl Pair {
     /// Waits until no news are on their way.
     async fn quiet(&self) {
         loop {
-            let work = self.hearer.wakeups().work();
+            let work = self.work.announced();
             if tokio::time::timeout(Duration::from_millis(100), work)
                 .await
                 .is_err()
@@ -96,7 +101,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 async fn another_process_hears_of_new_work() {
     let pair = Pair::new().await;
     for keyed in [false, true] {
-        let work = pair.hearer.wakeups().work();
+        let work = pair.work.announced();
         let mut run = NewRun::new(NS, format!("r{keyed}"), "order", Payload::NULL);
         run.idempotency_key = keyed.then(|| "k".to_owned());
         pair.teller.create_run(run).await.unwrap();
@@ -106,15 +111,59 @@ async fn another_process_hears_of_new_work() {
 }
 
 #[tokio::test]
+async fn news_of_a_namespace_wake_nobody_in_another() {
+    let pair = Pair::new().await;
+    let elsewhere = pair.hearer.wakeups().work_in("elsewhere");
+    let mut unheard = std::pin::pin!(elsewhere.announced());
+    unheard.as_mut().enable();
+    let mut due_unheard = std::pin::pin!(elsewhere.due_changed());
+    due_unheard.as_mut().enable();
+    // One goes with its transaction, the others are gathered.
+    for n in 0..20 {
+        let work = pair.work.announced();
+        let run = NewRun::new(NS, format!("r{n}"), "order", Payload::NULL);
+        pair.teller.create_run(run).await.unwrap();
+        let mut later = NewRun::new(NS, format!("later{n}"), "order", Payload::NULL);
+        later.available_at = Some(SystemTime::now() + HOUR / 2);
+        pair.teller.create_run(later).await.unwrap();
+        within(work).await;
+    }
+    pair.quiet().await;
+    assert!(futures_util::poll!(&mut unheard).is_pending());
+    assert!(futures_util::poll!(&mut due_unheard).is_pending());
+    let run = NewRun::new("elsewhere", "r", "order", Payload::NULL);
+    pair.teller.create_run(run).await.unwrap();
+    within(unheard).await;
+}
+
+#[tokio::test]
+async fn news_of_many_namespaces_travel_in_texts_that_the_server_takes() {
+    let pair = Pair::new().await;
+    let names: Vec<String> = (0..40)
+        .map(|n| format!("\u{1}{n}-{}", "ü".repeat(400)))
+        .collect();
+    let work: Vec<_> = names
+        .iter()
+        .map(|name| pair.hearer.wakeups().work_in(name))
+        .collect();
+    let heard: Vec<_> = work.iter().map(|work| work.announced()).collect();
+    for name in &names {
+        let run = NewRun::new(name.as_str(), "r", "order", Payload::NULL);
+        pair.teller.create_run(run).await.unwrap();
+    }
+    within(futures_util::future::join_all(heard)).await;
+}
+
+#[tokio::test]
 async fn another_process_hears_when_work_becomes_due() {
     let pair = Pair::new().await;
     let at = codec::whole_millis(SystemTime::now() + HOUR / 2);
-    let work = pair.hearer.wakeups().due_changed();
+    let work = pair.work.due_changed();
     let mut run = NewRun::new(NS, "r", "order", Payload::NULL);
     run.available_at = Some(at);
     pair.teller.create_run(run).await.unwrap();
     within(work).await;
-    assert_eq!(pair.hearer.wakeups().next_due(SystemTime::now()), Some(at));
+    assert_eq!(pair.work.next_due(SystemTime::now()), Some(at));
 }
 
 #[tokio::test]
@@ -154,7 +203,7 @@ async fn another_process_hears_of_woken_runs() {
         waits: vec![Arc::from(wait)],
     };
     pair.teller.end_execution(&owner, park("a")).await.unwrap();
-    let work = pair.hearer.wakeups().work();
+    let work = pair.work.announced();
     let signal = NewSignal::new(NS, "go", Payload::NULL);
     assert_eq!(pair.teller.send_signal(signal).await.unwrap(), ["waits"]);
     within(work).await;
@@ -164,13 +213,13 @@ async fn another_process_hears_of_woken_runs() {
     let owner = pair.claimed("parent").await;
     let kind = StepAttemptKind::Workflow;
     let wait = NewStepAttempt::new("b".into(), "b".into(), kind, None);
-    let work = pair.hearer.wakeups().work();
+    let work = pair.work.announced();
     let child = NewRun::new(NS, "child", "part", Payload::NULL);
     pair.teller.begin_child(&owner, wait, child).await.unwrap();
     within(work).await;
     pair.teller.end_execution(&owner, park("b")).await.unwrap();
     pair.quiet().await;
-    let work = pair.hearer.wakeups().work();
+    let work = pair.work.announced();
     pair.teller.cancel_run(NS, "child").await.unwrap();
     within(work).await;
 }
@@ -210,13 +259,13 @@ async fn nothing_of_a_burst_is_lost() {
 async fn a_lost_listener_comes_back_and_makes_up_for_it() {
     let pair = Pair::new().await;
     let pid = pair.listening().await;
-    let work = pair.hearer.wakeups().work();
+    let work = pair.work.announced();
     let sql = "SELECT pg_terminate_backend($1)";
     pair.admin.execute(sql, &[&pid]).await.unwrap();
     // Work that was announced meanwhile is looked for as soon as it listens again.
     within(work).await;
     assert_ne!(pair.listening().await, pid);
-    let work = pair.hearer.wakeups().work();
+    let work = pair.work.announced();
     let run = NewRun::new(NS, "r", "order", Payload::NULL);
     pair.teller.create_run(run).await.unwrap();
     within(work).await;
@@ -253,12 +302,13 @@ async fn strangers_on_the_channel_do_no_harm() {
     let pair = Pair::new().await;
     let channel = news::channel(&pair.schema);
     let long = format!(r#"{{"from":"x","ended":["{}"]}}"#, "y".repeat(7000));
-    let far = format!(r#"{{"from":"x","due":[{}]}}"#, u64::MAX);
+    let far = format!(r#"{{"from":"x","due":{{"{NS}":[{}]}}}}"#, u64::MAX);
     for text in [
         "",
         "nonsense",
         r#"{"from":1}"#,
-        r#"{"from":"x","due":[-1]}"#,
+        r#"{"from":"x","due":[0]}"#,
+        r#"{"from":"x","due":{"default":[-1]}}"#,
         &long,
         &far,
     ] {
@@ -266,7 +316,7 @@ async fn strangers_on_the_channel_do_no_harm() {
         pair.admin.execute(sql, &[&channel, &text]).await.unwrap();
     }
     pair.quiet().await;
-    let work = pair.hearer.wakeups().work();
+    let work = pair.work.announced();
     let run = NewRun::new(NS, "r", "order", Payload::NULL);
     pair.teller.create_run(run).await.unwrap();
     within(work).await;

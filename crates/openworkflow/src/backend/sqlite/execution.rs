@@ -145,7 +145,7 @@ fn put_away(
     if written == 0 {
         return runs::guard_missed(tx, owner);
     }
-    tx.work_due(available_at);
+    tx.work_due(&owner.namespace_id, available_at);
     Ok(())
 }
 

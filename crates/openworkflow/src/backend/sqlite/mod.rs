@@ -442,19 +442,26 @@ mod tests {
         let second = options().open(other_path).await.unwrap();
         let stranger = options().open(folder.path().join("b.db")).await.unwrap();
 
-        let mut heard = pin!(second.wakeups().work());
+        let work = second.wakeups().work_in("default");
+        let mut heard = pin!(work.announced());
         heard.as_mut().enable();
-        let mut unheard = pin!(stranger.wakeups().work());
-        unheard.as_mut().enable();
+        let elsewhere = second.wakeups().work_in("another");
+        let strange = stranger.wakeups().work_in("default");
+        let mut unheard = [elsewhere.announced(), strange.announced()].map(Box::pin);
+        for unheard in &mut unheard {
+            unheard.as_mut().enable();
+        }
         first.create_run(run("now")).await.unwrap();
         assert!(poll_immediate(&mut heard).await.is_some());
-        assert!(poll_immediate(&mut unheard).await.is_none());
+        for unheard in &mut unheard {
+            assert!(poll_immediate(unheard).await.is_none());
+        }
 
         let mut later = run("later");
         let due = std::time::UNIX_EPOCH + Duration::from_secs(60);
         later.available_at = Some(due);
         first.create_run(later).await.unwrap();
-        assert_eq!(second.wakeups().next_due(clock.now()), Some(due));
+        assert_eq!(work.next_due(clock.now()), Some(due));
 
         let watch = second.wakeups().watch("now");
         let mut ended = pin!(watch.notified());
@@ -468,7 +475,8 @@ mod tests {
     async fn a_failed_job_announces_nothing() {
         let store = Sqlite::options().open_in_memory().await.unwrap();
         store.create_run(run("a")).await.unwrap();
-        let mut heard = pin!(store.wakeups().work());
+        let work = store.wakeups().work_in("default");
+        let mut heard = pin!(work.announced());
         heard.as_mut().enable();
         store.create_run(run("a")).await.unwrap_err();
         let failed: BackendResult<()> = store

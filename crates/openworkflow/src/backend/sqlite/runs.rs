@@ -84,7 +84,7 @@ fn insert(tx: &mut Tx<'_>, new: &NewRun) -> OpResult<WorkflowRun> {
         deadline_at.map(codec::format_time),
         tx.now_text,
     ])?;
-    tx.work_due(available_at);
+    tx.work_due(&new.namespace_id, available_at);
     let mut run = WorkflowRun::new(&*new.namespace_id, &*new.id, &*new.workflow_name, tx.now);
     run.version.clone_from(&new.version);
     run.idempotency_key.clone_from(&new.idempotency_key);
@@ -196,7 +196,7 @@ pub(super) fn ended(
             tx.now_text,
         ])?;
     if woken > 0 {
-        tx.work_due(tx.now);
+        tx.work_due(parent_namespace_id, tx.now);
     }
     Ok(())
 }

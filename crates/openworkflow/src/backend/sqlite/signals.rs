@@ -105,7 +105,7 @@ fn wake(tx: &mut Tx<'_>, namespace_id: &str, run_ids: &[String]) -> OpResult<()>
     )?;
     for run_id in run_ids {
         if statement.execute([namespace_id, run_id, tx.now_text])? > 0 {
-            tx.work_due(tx.now);
+            tx.work_due(namespace_id, tx.now);
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The thread that writes: it runs whatever waits in one transaction and commits once for all.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -35,8 +35,13 @@ pub(super) struct Tx<'a> {
 
 impl Tx<'_> {
     /// Announces, after the commit, that a run becomes claimable.
-    pub(super) fn work_due(&mut self, at: SystemTime) {
-        self.news.push(News::Due(at));
+    pub(super) fn work_due(&mut self, namespace_id: &str, at: SystemTime) {
+        let known = at <= self.now
+            && matches!(self.news.last(), Some(News::Due(last, due)) if last == namespace_id && *due <= self.now);
+        // A broadcast wakes thousands at once.
+        if !known {
+            self.news.push(News::Due(namespace_id.to_owned(), at));
+        }
     }
 
     /// Announces, after the commit, that a run is over.
@@ -46,7 +51,7 @@ impl Tx<'_> {
 }
 
 enum News {
-    Due(SystemTime),
+    Due(String, SystemTime),
     Ended(String),
 }
 
@@ -337,16 +342,20 @@ impl Writer {
     fn announce(&self, jobs: Vec<Box<dyn Job>>, news: Vec<News>) {
         if !news.is_empty() {
             let now = self.clock.now();
-            let mut due_now = false;
+            let mut due_now = BTreeSet::new();
             for item in news {
                 match item {
-                    News::Due(at) if at > now => self.wakeups.work_due(at, now),
-                    News::Due(_) => due_now = true,
+                    News::Due(namespace_id, at) if at > now => {
+                        self.wakeups.work_due_in(&namespace_id, at, now);
+                    }
+                    News::Due(namespace_id, _) => {
+                        due_now.insert(namespace_id);
+                    }
                     News::Ended(run_id) => self.wakeups.run_ended(&run_id),
                 }
             }
-            if due_now {
-                self.wakeups.work_due(now, now);
+            for namespace_id in due_now {
+                self.wakeups.work_due_in(&namespace_id, now, now);
             }
         }
         for mut job in jobs {
