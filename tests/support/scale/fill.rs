@@ -235,3 +235,17 @@ pub fn fill(dialect: Dialect, rows: u32) -> Vec<String> {
     }
     statements
 }
+
+/// A statement that makes runs which nobody claims, and whose deadline passes a second later.
+#[must_use]
+pub fn expire(dialect: Dialect, rows: u32) -> String {
+    let (now, soon) = (dialect.time("0"), dialect.time("1"));
+    dialect.each(
+        rows,
+        "workflow_runs (namespace_id, id, workflow_name, status, config, attempts, available_at,
+             deadline_at, created_at, updated_at)",
+        &format!(
+            "'default', 'expired-' || n, 'other-0', 'pending', '{{}}', 0, {soon}, {soon}, {now}, {now}"
+        ),
+    )
+}
