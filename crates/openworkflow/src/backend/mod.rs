@@ -93,6 +93,15 @@ pub trait Backend: Send + Sync + 'static {
     /// How far this machine's clock is off, as far as the database has told: for reports of health.
     /// Nothing depends on it, since [`clock`](Self::clock) is put right. Where the machine's clock is
     /// the only one, as on SQLite, it is never off.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use openworkflow::backend::Backend;
+    ///
+    /// fn clock_is_right(store: &impl Backend) -> bool {
+    ///     store.clock_offset().by() <= Duration::from_secs(1)
+    /// }
+    /// ```
     fn clock_offset(&self) -> ClockOffset {
         ClockOffset::NONE
     }

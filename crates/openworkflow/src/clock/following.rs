@@ -222,6 +222,8 @@ impl Following {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -329,6 +331,34 @@ mod tests {
         assert!(following.is_in_doubt());
         following.hear(following.ask(), SystemTime::now());
         assert!(!following.is_in_doubt());
+    }
+
+    #[tokio::test]
+    async fn the_server_is_asked_only_where_its_answer_is_in_doubt() {
+        let (clock, following) = Clock::system().following();
+        clock.settle().await.unwrap();
+        let (asks, counted) = (Arc::new(AtomicUsize::new(0)), Arc::downgrade(&following));
+        let count = Arc::clone(&asks);
+        following.ask_by(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            let following = counted.upgrade();
+            Box::pin(async move {
+                let following = following.unwrap();
+                following.hear(following.ask(), SystemTime::now());
+                Ok(())
+            })
+        });
+        for asked in [1, 1] {
+            clock.settle().await.unwrap();
+            assert_eq!(asks.load(Ordering::Relaxed), asked);
+        }
+        if let Some(heard) = &mut following.lock().heard {
+            heard.at = heard.at.checked_sub(2 * GOOD_FOR).unwrap_or(heard.at);
+        }
+        for asked in [2, 2] {
+            clock.settle().await.unwrap();
+            assert_eq!(asks.load(Ordering::Relaxed), asked);
+        }
     }
 
     #[test]

@@ -168,7 +168,8 @@ impl PostgresOptions {
         self
     }
 
-    /// The clock of what is decided on this side of the database.
+    /// The clock of this machine, in place of the system's. The server's decides, and puts it right: give
+    /// one to see what becomes of a clock that is [off](Clock::off_by).
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
