@@ -7,7 +7,9 @@ use openworkflow::backend::Backend as _;
 use openworkflow::{
     Client, ClientError, Clock, ClockOffset, Postgres, RunHandle, StartRunRequest, Worker,
 };
-use openworkflow_tests::faults::{Ground as _, OFFSETS, PostgresGround, Process, Site, Time};
+use openworkflow_tests::faults::{
+    Ground as _, OFFSETS, PostgresGround, Process, Site, Time, any, set,
+};
 use openworkflow_tests::timely::{
     ALARM, ANXIOUS, BUSY, DEAF, DELAY, ENDLESS, NAP, RESTLESS, STUBBORN, let_go, register_busy,
 };
@@ -26,25 +28,32 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_and_workers_whose_clocks_are_off_go_by_the_servers() {
-    go_by_the_servers(OFFSETS.map(Time::Given)).await;
+    go_by_the_servers(&OFFSETS.map(Time::Given)).await;
     if is_long() {
-        go_by_the_servers(OFFSETS.map(Time::Faked)).await;
+        go_by_the_servers(&OFFSETS.map(Time::Faked)).await;
+        go_by_the_servers(&[Time::Set; 2]).await;
     }
 }
 
-async fn go_by_the_servers(times: [Time; 6]) {
-    join_all(times.into_iter().map(|time| async move {
-        let scene = Scene::new(time).await;
-        tokio::join!(
-            scene.sleeps(),
-            scene.alarms(),
-            scene.step_retries(),
-            scene.run_retries(),
-            scene.time_outs(),
-            scene.deadlines(),
-            scene.leases(),
-            scene.keys(),
-        );
+async fn go_by_the_servers(times: &[Time]) {
+    join_all(times.iter().map(|time| async move {
+        let scene = Scene::new(*time).await;
+        let played = async {
+            tokio::join!(
+                scene.sleeps(),
+                scene.alarms(),
+                scene.step_retries(),
+                scene.run_retries(),
+                scene.time_outs(),
+                scene.deadlines(),
+                scene.leases(),
+                scene.keys(),
+            )
+        };
+        tokio::select! {
+            _ = played => {}
+            () = scene.set_the_clock(), if matches!(time, Time::Set) => {}
+        }
     }))
     .await;
 }
@@ -62,7 +71,7 @@ impl Scene {
     async fn new(time: Time) -> Self {
         let site = Site::<PostgresGround>::new(PROGRAM).await;
         let clock = match time {
-            Time::Right => Clock::system(),
+            Time::Right | Time::Set => Clock::system(),
             Time::Given(offset) | Time::Faked(offset) => Clock::off_by(offset),
         };
         let store = site.ground.open_with(clock).await;
@@ -72,6 +81,14 @@ impl Scene {
             site,
             client: Client::new(store.clone()),
             store,
+        }
+    }
+
+    /// Sets the worker's clock, again and again.
+    async fn set_the_clock(&self) {
+        for offset in OFFSETS.into_iter().cycle() {
+            set(self.site.folder(), offset);
+            tokio::time::sleep(any(20, 400)).await;
         }
     }
 

@@ -10,7 +10,7 @@ mod verdict;
 pub use ground::{Ground, PostgresGround, Rows, SqliteGround};
 pub use process::Process;
 pub use site::{INPUTS, Site, Started};
-pub use time::{OFFSETS, Time};
+pub use time::{OFFSETS, Time, set};
 pub(crate) use time::{given, right_now};
 pub use verdict::{Verdict, check};
 

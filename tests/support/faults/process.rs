@@ -31,7 +31,7 @@ impl Process {
             .arg(lease.as_millis().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        time.tell(&mut command);
+        time.tell(&mut command, folder);
         let child = command.spawn().expect("the process starts");
         let ready = fleet::ready(folder, child.id());
         Self { child, ready }

@@ -16,6 +16,8 @@ pub enum Time {
     Given(ClockOffset),
     /// What libfaketime has every clock of the process show, but the monotonic one.
     Faked(ClockOffset),
+    /// The same, and it is [set](set) while the process works. Its log of bodies has wrong times.
+    Set,
 }
 
 /// How far clocks are off in the suites: less than a retry's delay, more than a sleep, more than a lease.
@@ -32,27 +34,55 @@ pub const OFFSETS: [ClockOffset; 6] = [
 const GIVEN: &str = "OPENWORKFLOW_TEST_CLOCK_GIVEN";
 const FAKED: &str = "OPENWORKFLOW_TEST_CLOCK_FAKED";
 
+/// The file that says what a clock that is set shows.
+const SET: &str = "clock";
+
 impl Time {
-    pub(super) fn tell(self, command: &mut Command) {
+    pub(super) fn tell(self, command: &mut Command, folder: &Path) {
         match self {
             Self::Right => {}
+            Self::Set => {
+                set(folder, ClockOffset::NONE);
+                fake(command)
+                    .env("FAKETIME_TIMESTAMP_FILE", folder.join(SET))
+                    .env("FAKETIME_NO_CACHE", "1");
+            }
             Self::Given(offset) => {
                 command.env(GIVEN, millis(offset).to_string());
             }
             Self::Faked(offset) => {
-                let millis = millis(offset);
-                let sign = if millis < 0 { '-' } else { '+' };
-                let by = offset.by().as_secs_f64();
-                command
-                    .env(FAKED, millis.to_string())
-                    .env("LD_PRELOAD", library())
-                    .env("FAKETIME", format!("{sign}{by:.3}"))
-                    // By its older name, too.
-                    .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-                    .env("DONT_FAKE_MONOTONIC", "1");
+                fake(command)
+                    .env(FAKED, millis(offset).to_string())
+                    .env("FAKETIME", relative(offset));
             }
         }
     }
+}
+
+/// Sets the clock of the processes whose folder this is.
+///
+/// # Panics
+///
+/// Where that folder takes no file.
+pub fn set(folder: &Path, offset: ClockOffset) {
+    // As a whole, or not yet.
+    let new = folder.join(format!("{SET}-{}", uuid::Uuid::new_v4()));
+    std::fs::write(&new, relative(offset)).expect("the file is written");
+    std::fs::rename(new, folder.join(SET)).expect("the file is there");
+}
+
+fn fake(command: &mut Command) -> &mut Command {
+    command
+        .env("LD_PRELOAD", library())
+        // By its older name, too.
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .env("DONT_FAKE_MONOTONIC", "1")
+}
+
+/// As libfaketime is told.
+fn relative(offset: ClockOffset) -> String {
+    let sign = if millis(offset) < 0 { '-' } else { '+' };
+    format!("{sign}{:.3}", offset.by().as_secs_f64())
 }
 
 /// The clock that this process gives its backend.
