@@ -83,6 +83,14 @@ pub enum BackendError {
         #[source]
         source: BoxError,
     },
+    /// A schema was not dropped, nor anything in it.
+    #[error("cannot drop the schema {schema}: {problem}")]
+    NotDropped {
+        /// The schema.
+        schema: String,
+        /// What is in the way.
+        problem: String,
+    },
     /// The backend was closed.
     #[error("the backend is closed")]
     Closed,

@@ -15,6 +15,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+/// The crate of the pools that [`Postgres::from_pool`] takes. A breaking version of it is one of this
+/// library's.
+#[cfg(feature = "postgres")]
+pub use deadpool_postgres;
 pub use error::BackendError;
 pub use page::{Cursor, Page};
 #[cfg(feature = "postgres")]

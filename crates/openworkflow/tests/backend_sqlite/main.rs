@@ -2,6 +2,7 @@
 
 #![cfg(feature = "sqlite")]
 
+mod beside;
 mod claims;
 mod executions;
 mod groups;

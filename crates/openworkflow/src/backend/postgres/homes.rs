@@ -15,11 +15,16 @@ use super::writer::Writer;
 use crate::backend::{BackendError, BackendResult};
 
 /// Where connections come from.
-pub(super) struct Source {
-    pub(super) config: Config,
-    pub(super) tls: MakeRustlsConnect,
-    /// How many connections a runtime has at most.
-    pub(super) size: AtomicUsize,
+pub(super) enum Source {
+    /// We make them.
+    Own {
+        config: Box<Config>,
+        tls: MakeRustlsConnect,
+        /// How many a runtime has at most.
+        size: AtomicUsize,
+    },
+    /// The application's pool: neither resized nor closed, and its sessions are left as they are.
+    Given(Pool),
 }
 
 /// The homes of all runtimes.
@@ -101,18 +106,31 @@ impl Homes {
 
     /// How many connections a runtime has at most, from now on.
     pub(super) fn resize(&self, size: usize) {
-        self.source.size.store(size, Ordering::Relaxed);
+        let Source::Own { size: own, .. } = &self.source else {
+            return;
+        };
+        own.store(size, Ordering::Relaxed);
         for home in &*self.read() {
             home.pool.resize(size);
         }
     }
 
     pub(super) fn close(&self) {
-        let homes = self.write();
+        let mut homes = self.write();
         self.closed.store(true, Ordering::Release);
-        for home in &*homes {
-            home.pool.close();
-        }
+        let left = match &self.source {
+            Source::Own { .. } => {
+                for home in &*homes {
+                    home.pool.close();
+                }
+                Vec::new()
+            }
+            // Whoever looks for one from now on finds that we are closed.
+            Source::Given(_) => std::mem::take(&mut *homes),
+        };
+        drop(homes);
+        // Outside of the lock: what is dropped with it may look for a home.
+        drop(left);
     }
 }
 
@@ -146,14 +164,18 @@ impl Drop for Home {
 
 impl Source {
     fn pool(&self) -> BackendResult<Pool> {
+        let (config, tls, size) = match self {
+            Self::Own { config, tls, size } => (config, tls, size),
+            Self::Given(pool) => return Ok(pool.clone()),
+        };
         let recycling_method = RecyclingMethod::Fast;
         let manager = Manager::from_config(
-            self.config.clone(),
-            self.tls.clone(),
+            (**config).clone(),
+            tls.clone(),
             ManagerConfig { recycling_method },
         );
         let pool = Pool::builder(manager)
-            .max_size(self.size.load(Ordering::Relaxed))
+            .max_size(size.load(Ordering::Relaxed))
             // The connection used last has its statements, plans and caches at hand.
             .queue_mode(QueueMode::Lifo)
             .build();

@@ -270,6 +270,11 @@ impl Maker {
         if !may {
             return Ok(Made::Not("connected without migrations".to_owned()));
         }
+        if self.pool.status().max_size < 2 {
+            return Ok(Made::Not(
+                "it takes two connections, and the pool has one".to_owned(),
+            ));
+        }
         // Who makes them holds this lock; its transaction has no snapshot that the making would wait for.
         let alone = match self.pool.get().await {
             Ok(alone) => alone,

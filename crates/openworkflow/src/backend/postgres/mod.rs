@@ -12,6 +12,7 @@ mod passfile;
 mod plans;
 mod rows;
 mod runs;
+mod schema;
 mod session;
 mod signals;
 mod standing;
@@ -29,7 +30,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use deadpool_postgres::{Object, PoolError};
+use deadpool_postgres::{Object, Pool, PoolError};
 use tokio::sync::oneshot;
 
 pub use options::PostgresOptions;
@@ -40,7 +41,6 @@ use self::homes::Source;
 use self::indexes::Indexes;
 use self::migrate::Tables;
 use self::news::{Announcer, Listener, Listening};
-use self::options::Target;
 use self::session::Sessions;
 use self::statements::Statements;
 use self::time::ServerTime;
@@ -85,7 +85,7 @@ pub(super) struct Inner {
     schema: String,
     indexes: Indexes,
     sweeps: Sweeps,
-    /// None behind a pooler in transaction mode.
+    /// None behind a pooler in transaction mode, nor where only a pool is known.
     listener: Option<Arc<Listener>>,
 }
 
@@ -104,13 +104,27 @@ impl Postgres {
         Self::options().url(url).connect().await
     }
 
+    /// Uses connections of the application's own pool, with otherwise the default options, and creates or
+    /// upgrades the tables. See [`PostgresOptions::connect_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`PostgresOptions::connect`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime with time and I/O enabled.
+    pub async fn from_pool(pool: Pool) -> BackendResult<Self> {
+        Self::options().connect_with(pool).await
+    }
+
     /// Options to connect with.
     pub fn options() -> PostgresOptions {
         PostgresOptions::new()
     }
 
-    /// Closes the connections. Operations fail with [`BackendError::Closed`] from now on, on all
-    /// clones.
+    /// Closes the connections, but those of a pool of the application's. Operations fail with
+    /// [`BackendError::Closed`] from now on, on all clones.
     pub fn close(&self) {
         self.0.stop_listening();
         self.0.indexes.stop();
@@ -131,22 +145,32 @@ impl Postgres {
         result.await.unwrap_or(Err(BackendError::Closed))
     }
 
-    async fn open(options: PostgresOptions) -> BackendResult<Self> {
+    async fn open(options: PostgresOptions, given: Option<Pool>) -> BackendResult<Self> {
         options.check_schema()?;
-        let Target { config, tls, label } =
-            options.target(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
-        let tls = tls
-            .connector()
-            .map_err(|problem| BackendError::Unavailable {
-                database: label.clone(),
+        let mut label = "postgresql, by a pool of the application's".to_owned();
+        let mut direct = None;
+        if given.is_none() || options.names_a_server() {
+            let target = options
+                .target(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
+            let tls = target.tls.connector();
+            let tls = tls.map_err(|problem| BackendError::Unavailable {
+                database: target.label.clone(),
                 problem,
                 source: None,
             })?;
-        let source = Source {
-            config: config.clone(),
-            tls: tls.clone(),
-            // Two at first: a pooler between us and the server shows on two connections only.
-            size: AtomicUsize::new(options.pool_size.max(2)),
+            label = target.label;
+            direct = Some((target.config, tls));
+        }
+        let is_given = given.is_some();
+        let source = match (given, &direct) {
+            (Some(pool), _) => Source::Given(pool),
+            (None, Some((config, tls))) => Source::Own {
+                config: Box::new(config.clone()),
+                tls: tls.clone(),
+                // Two at first: a pooler between us and the server shows on two connections only.
+                size: AtomicUsize::new(options.pool_size.max(2)),
+            },
+            (None, None) => return Err(BackendError::Closed),
         };
         let (clock, following) = options.clock.clone().following();
         let time = ServerTime::new(Arc::clone(&following), &label);
@@ -155,9 +179,14 @@ impl Postgres {
             schema: &options.schema,
             label: &label,
         };
-        let Contact { pooled, indexed } = first_contact(&sessions, &tables, &options).await?;
+        let Contact { pooled, indexed } =
+            first_contact(&sessions, &tables, &options, is_given).await?;
         sessions.homes().resize(options.pool_size);
-        if pooled {
+        // Sessions that are not ours alone are neither told anything nor keep anything of ours.
+        let shared = pooled || is_given;
+        if is_given {
+            sessions.do_without_preparing();
+        } else if pooled {
             tracing::info!(
                 database = label,
                 "behind a pooler in transaction mode: statements are not prepared, and work of other processes is found by polling"
@@ -173,7 +202,7 @@ impl Postgres {
             sessions,
             sql: Statements::new(&options.schema, &channel),
             announcer: Announcer::new(),
-            listener: (!pooled).then(|| {
+            listener: direct.filter(|_| !pooled).map(|(config, tls)| {
                 Arc::new(Listener {
                     config,
                     tls,
@@ -188,7 +217,8 @@ impl Postgres {
             clock,
             label,
             schema: options.schema,
-            indexes: Indexes::new(indexed, options.migrate, pooled),
+            // Making them beside the work takes two connections for long.
+            indexes: Indexes::new(indexed, options.migrate && !is_given, shared),
             sweeps: Sweeps::default(),
         });
         let asked = Arc::downgrade(&inner);
@@ -221,6 +251,7 @@ async fn first_contact(
     sessions: &Sessions,
     tables: &Tables<'_>,
     options: &PostgresOptions,
+    is_given: bool,
 ) -> BackendResult<Contact> {
     let began = Instant::now();
     loop {
@@ -229,10 +260,17 @@ async fn first_contact(
             let mut session = first_session(sessions, left, tables.label).await?;
             tables.prepare(&mut session, options.migrate).await?;
             let indexed = tables.index(&mut session, options.migrate).await;
-            let other = first_session(sessions, Duration::ZERO, tables.label).await?;
+            // A pool of the application's may hold one connection only, and is treated alike either way.
+            let other = match is_given {
+                false => Some(first_session(sessions, Duration::ZERO, tables.label).await?),
+                true => None,
+            };
             let contact = async {
                 let indexed = indexed?;
-                let pooled = news::pooled_by_transaction(&session, &other).await?;
+                let pooled = match &other {
+                    Some(other) => news::pooled_by_transaction(&session, other).await?,
+                    None => false,
+                };
                 sessions.time().ask(&session).await?;
                 Ok(Contact { pooled, indexed })
             };

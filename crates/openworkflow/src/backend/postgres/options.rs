@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use deadpool_postgres::Pool;
 use tokio_postgres::config::{Config, Host, SslMode};
 
 use super::passfile;
@@ -188,7 +189,51 @@ impl PostgresOptions {
     ///
     /// Outside of a Tokio runtime with time and I/O enabled.
     pub async fn connect(self) -> BackendResult<Postgres> {
-        Postgres::open(self).await
+        Postgres::open(self, None).await
+    }
+
+    /// Uses connections of the application's own pool, and creates or upgrades the tables.
+    ///
+    /// - What was said about connections is the pool's matter, its size and encryption too. Only where a
+    ///   [connection string](Self::url) or a [host](Self::host) is given, one more connection is made
+    ///   there, to listen for what other processes announce. Without, that is found by polling: within a
+    ///   second, or when a run that this process knows of is due.
+    /// - The pool's sessions are left as they were: no setting is changed, and no statement stays prepared.
+    ///   So the server plans every statement anew; [`connect`](Self::connect) spares it that.
+    /// - An operation takes one connection of the pool, and waits for it as long as the pool says. One is
+    ///   enough; a busy worker has use for ten.
+    /// - A pool lives on the runtime that its connections were made on: use the backend there.
+    /// - [`close`](Postgres::close) and the end of the last clone leave the pool open.
+    ///
+    /// The type of the pool is that of [`deadpool_postgres`](crate::backend::deadpool_postgres) in the
+    /// version that is exported here.
+    ///
+    /// ```no_run
+    /// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
+    /// use openworkflow::Postgres;
+    /// use openworkflow::backend::deadpool_postgres::{Manager, Pool, tokio_postgres::NoTls};
+    ///
+    /// let config = "host=localhost user=app dbname=orders".parse()?;
+    /// let pool = Pool::builder(Manager::new(config, NoTls)).max_size(20).build()?;
+    /// let backend = Postgres::options().schema("workflows").connect_with(pool.clone()).await?;
+    /// # drop(backend); Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect), and [`BackendError::Closed`] where the pool is closed.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime with time and I/O enabled.
+    pub async fn connect_with(self, pool: Pool) -> BackendResult<Postgres> {
+        Postgres::open(self, Some(pool)).await
+    }
+
+    /// Whether the builder says where the server is.
+    pub(super) fn names_a_server(&self) -> bool {
+        self.url.is_some() || self.host.is_some()
     }
 
     pub(super) fn check_schema(&self) -> BackendResult<()> {

@@ -66,6 +66,33 @@ use writer::{Isolation, Job, Tx, Writer};
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Beside a connection of your own
+///
+/// The tables can be in the file of the application's own. What to share is the path: a backend has three
+/// connections, each with a thread and settings of its own, and nobody else may begin a transaction on the
+/// one that writes. So it is not made of a connection, and does not give one away. Your own connections see
+/// what it committed. Give them time to wait for the lock, as here, and keep it for milliseconds:
+///
+/// ```
+/// # use std::time::Duration;
+/// # use openworkflow::Sqlite;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("orders.db");
+/// let store = Sqlite::open(&path).await?;
+/// let own = rusqlite::Connection::open(&path)?;
+/// own.busy_timeout(Duration::from_secs(5))?;
+/// own.execute_batch("CREATE TABLE orders (id INTEGER PRIMARY KEY, total INTEGER)")?;
+/// own.execute("INSERT INTO orders (total) VALUES (4200)", [])?;
+/// # store.close().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A start of a run and a row of your own are two transactions: where one must not be without the other,
+/// write the row in the run's first step, or start the run under an idempotency key after the row.
 #[derive(Clone)]
 pub struct Sqlite(Arc<Shared>);
 
