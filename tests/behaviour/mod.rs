@@ -2,6 +2,7 @@
 //! which (see the crate's documentation).
 
 mod carriers;
+mod changed_code;
 mod children;
 mod client;
 mod deadlines;
