@@ -1,6 +1,7 @@
 //! What workflows, steps and signals may be called, and how repeated step names are told apart.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 use workflow_core::{Error, ErrorKind, Result};
@@ -10,13 +11,13 @@ pub(crate) const MAX_NAME_BYTES: usize = 1024;
 
 /// Refuses names that are empty or too long. `what` is the thing that is named.
 pub(crate) fn validate(what: &str, name: &str) -> Result<()> {
-    check(&format!("the name of {what}"), name)
+    check(format_args!("the name of {what}"), name)
 }
 
 /// Refuses versions of workflows that are empty or too long.
 pub(crate) fn validate_version(workflow_name: &str, version: &str) -> Result<()> {
     check(
-        &format!("the version of workflow {workflow_name:?}"),
+        format_args!("the version of workflow {workflow_name:?}"),
         version,
     )
 }
@@ -30,7 +31,7 @@ pub(crate) fn validate_key(key: &str) -> Result<()> {
     }
 }
 
-fn check(subject: &str, text: &str) -> Result<()> {
+fn check(subject: impl fmt::Display, text: &str) -> Result<()> {
     let message = if text.is_empty() {
         format!("{subject} is empty; give one of 1 to {MAX_NAME_BYTES} bytes")
     } else if text.len() > MAX_NAME_BYTES {
@@ -47,7 +48,7 @@ fn check(subject: &str, text: &str) -> Result<()> {
 
 /// Refuses what no text in a database holds. Refused on every backend, so that nothing begins to fail
 /// when it moves to another.
-pub(crate) fn validate_text(subject: &str, text: &str) -> Result<()> {
+pub(crate) fn validate_text(subject: impl fmt::Display, text: &str) -> Result<()> {
     if !text.contains('\0') {
         return Ok(());
     }

@@ -1,11 +1,27 @@
 //! Between the user's types and [`Payload`].
 
+use std::fmt;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use workflow_core::{Error, ErrorKind, Payload, Result};
 
+/// What an error is about: `the result of step "charge"`. Written only where there is one.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a>(pub(crate) &'static str, pub(crate) &'a str);
+
+impl fmt::Display for Subject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(what, name) = self;
+        write!(f, "{what} {name:?}")
+    }
+}
+
 /// Writes `value` as JSON. `subject` begins the error's message.
-pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, subject: &str) -> Result<Payload> {
+pub(crate) fn encode<T: Serialize + ?Sized>(
+    value: &T,
+    subject: impl fmt::Display,
+) -> Result<Payload> {
     match serde_json::to_string(value) {
         Ok(json) if holds_nul(&json) => Err(invalid(format!(
             "{subject} holds the character U+0000, which PostgreSQL's JSON cannot keep; leave it out"
@@ -32,17 +48,23 @@ fn holds_nul(json: &str) -> bool {
 }
 
 /// Reads JSON as a `T`. `subject` begins the error's message.
-pub(crate) fn decode<T: DeserializeOwned>(payload: &Payload, subject: &str) -> Result<T> {
+pub(crate) fn decode<T: DeserializeOwned>(
+    payload: &Payload,
+    subject: impl fmt::Display,
+) -> Result<T> {
     decode_stored(payload, subject).map_err(|error| invalid(error.message().to_owned()))
 }
 
 /// Reads JSON that an earlier execution, or another process, has stored. The error is of kind
 /// `Backend` where the row is damaged, and `InvalidPayload` where the code has another type in mind;
 /// either can be mended, so it is retryable.
-pub(crate) fn decode_stored<T: DeserializeOwned>(payload: &Payload, subject: &str) -> Result<T> {
+pub(crate) fn decode_stored<T: DeserializeOwned>(
+    payload: &Payload,
+    subject: impl fmt::Display,
+) -> Result<T> {
     serde_json::from_str(payload.expose()).map_err(|error| {
         // The type may be found unfit before the end of the JSON is found missing.
-        if let Err(damaged) = check_json(payload, subject) {
+        if let Err(damaged) = check_json(payload, &subject) {
             return damaged;
         }
         Error::of_kind(
@@ -57,21 +79,21 @@ pub(crate) fn decode_stored<T: DeserializeOwned>(payload: &Payload, subject: &st
 }
 
 /// Refuses what is no JSON at all.
-pub(crate) fn check_json(payload: &Payload, subject: &str) -> Result<()> {
+pub(crate) fn check_json(payload: &Payload, subject: impl fmt::Display) -> Result<()> {
     match serde_json::from_str::<serde::de::IgnoredAny>(payload.expose()) {
         Ok(_) => Ok(()),
         Err(error) => Err(damaged(subject, &error)),
     }
 }
 
-fn damaged(subject: &str, error: &serde_json::Error) -> Error {
+fn damaged(subject: impl fmt::Display, error: &serde_json::Error) -> Error {
     let place = without_values(error);
     let message = format!("{subject} holds {place}; repair the row, or delete the run");
     Error::of_kind(ErrorKind::Backend, message)
 }
 
 /// The error of a value that the database refuses.
-pub(crate) fn refused(subject: &str, problem: &str) -> Error {
+pub(crate) fn refused(subject: impl fmt::Display, problem: &str) -> Error {
     invalid(format!(
         "{subject} cannot be stored: {problem}; leave out what the database refuses, or keep the value elsewhere and store a reference"
     ))

@@ -1,6 +1,7 @@
 //! The JSON shapes and the time format of the database protocol (`docs/protocol.md`).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -20,7 +21,7 @@ pub(crate) const STEP_LIMIT: usize = 1000;
 /// as text.
 pub(crate) fn format_time(time: SystemTime) -> String {
     let timestamp = Timestamp::try_from(time).unwrap_or(Timestamp::MAX);
-    timestamp.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+    format!("{timestamp:.3}")
 }
 
 /// Reads a time with any precision and offset.
@@ -332,7 +333,7 @@ pub(crate) fn encode_signal_output(data: &Payload) -> Payload {
 /// The data out of the output of a signal wait; `None` where it timed out.
 pub(crate) fn decode_signal_output(
     output: &Payload,
-    subject: &str,
+    subject: impl fmt::Display,
 ) -> Result<Option<Payload>, Error> {
     if output.is_null() {
         return Ok(None);
@@ -356,7 +357,10 @@ pub(crate) fn encode_recipients(run_ids: Vec<String>) -> Result<Payload, Error> 
 }
 
 /// Who received the signal that a step sent.
-pub(crate) fn decode_recipients(output: &Payload, subject: &str) -> Result<Vec<String>, Error> {
+pub(crate) fn decode_recipients(
+    output: &Payload,
+    subject: impl fmt::Display,
+) -> Result<Vec<String>, Error> {
     let output: SignalRecipients = payload::decode_stored(output, subject)?;
     Ok(output.workflow_run_ids)
 }

@@ -150,7 +150,7 @@ async fn start<O>(config: Config) -> Result<RunHandle<O>> {
     name::validate("the client's namespace", &client.namespace_id)?;
     for (key, value) in config.carrier.iter() {
         name::validate_text("the key of a carrier entry", key)?;
-        name::validate_text(&format!("the carrier entry {key:?}"), value)?;
+        name::validate_text(format_args!("the carrier entry {key:?}"), value)?;
     }
     let (backend, retry_for) = (&client.backend, client.retry_for);
     if config.available_at.is_some() || config.deadline_at.is_some() {

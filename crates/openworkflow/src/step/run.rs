@@ -16,7 +16,7 @@ use workflow_core::{
 use super::{Lazy, STEP_RETRY, boxed, complete, elapsed, fail, follow, lazy_future, observe};
 use crate::backend::{NewStepAttempt, StepAttemptKind};
 use crate::execution::{Entered, ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
-use crate::payload;
+use crate::payload::{self, Subject};
 use crate::retry::{RetryDecision, RetryPolicy};
 
 /// A function that takes longer than this is recorded as running; a faster one is recorded once,
@@ -101,7 +101,7 @@ async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
     let prior_failures = match prior {
         PriorAttempts::Completed(output) => {
             observe(turn).await;
-            let value = payload::decode_stored(&output, &subject(&name));
+            let value = payload::decode_stored(&output, subject(&name));
             return Ok(state.read_back(value, name).await);
         }
         PriorAttempts::Withdrawn => state.withdrawn().await,
@@ -195,9 +195,9 @@ async fn work<T: DeserializeOwned>(
 }
 
 fn decode<T: DeserializeOwned>(output: &Payload, step_name: &str) -> Result<T> {
-    payload::decode(output, &subject(step_name))
+    payload::decode(output, subject(step_name))
 }
 
-fn subject(step_name: &str) -> String {
-    format!("the result of step {step_name:?}")
+fn subject(step_name: &str) -> Subject<'_> {
+    Subject("the result of step", step_name)
 }

@@ -21,8 +21,9 @@ use crate::execution::{
     AtWork, Entered, ExecutionState, PriorAttempts, RunningAttempt, Turn, new_id, through_chain,
     unexpected_outcome,
 };
+use crate::name;
+use crate::payload::{self, Subject};
 use crate::when::{When, a_year_after};
-use crate::{name, payload};
 
 /// A child workflow as a step; see
 /// [`WorkflowContext::run_workflow`](crate::WorkflowContext::run_workflow).
@@ -321,7 +322,7 @@ async fn resolve<O: DeserializeOwned>(
     let since = ended_at.map_or(child.timeout_at, |at| at.min(child.timeout_at));
     let (at_work, turn) = state.begin_to_settle(place, standing, since).await;
     if let Ok(StepOutcome::Completed { output }) = &outcome
-        && let Err(damaged) = payload::check_json(output, &subject(&attempt.step_name))
+        && let Err(damaged) = payload::check_json(output, subject(&attempt.step_name))
     {
         drop((at_work, turn));
         state
@@ -431,13 +432,13 @@ fn outcome_of(
 }
 
 fn decode<O: DeserializeOwned>(output: &Payload, step_name: &str) -> Result<O> {
-    payload::decode(output, &subject(step_name))
+    payload::decode(output, subject(step_name))
 }
 
 fn decode_stored<O: DeserializeOwned>(output: &Payload, step_name: &str) -> Result<O> {
-    payload::decode_stored(output, &subject(step_name))
+    payload::decode_stored(output, subject(step_name))
 }
 
-fn subject(step_name: &str) -> String {
-    format!("the output of child workflow {step_name:?}")
+fn subject(step_name: &str) -> Subject<'_> {
+    Subject("the output of child workflow", step_name)
 }

@@ -16,8 +16,9 @@ use crate::backend::{NewStepAttempt, StepAttemptKind, codec};
 use crate::execution::{
     Entered, ExecutionState, PriorAttempts, RunningAttempt, through_chain, unexpected_outcome,
 };
+use crate::name;
+use crate::payload::{self, Subject};
 use crate::when::{When, a_year_after};
-use crate::{name, payload};
 
 /// A wait for a signal as a step; see
 /// [`WorkflowContext::wait_for_signal`](crate::WorkflowContext::wait_for_signal).
@@ -230,7 +231,7 @@ async fn resolve<T: DeserializeOwned>(
     let since = received.as_ref().map_or(timeout_at, |signal| signal.at);
     let (at_work, turn) = state.begin_to_settle(place, standing, since).await;
     if let Some(received) = &received
-        && let Err(damaged) = payload::check_json(&received.data, &subject(&signal))
+        && let Err(damaged) = payload::check_json(&received.data, subject(&signal))
     {
         drop((at_work, turn));
         state
@@ -288,12 +289,12 @@ fn decode_output<T: DeserializeOwned>(output: &Payload, signal: &str) -> Result<
 
 fn decode_stored<T: DeserializeOwned>(output: &Payload, signal: &str) -> Result<Option<T>> {
     let subject = subject(signal);
-    match codec::decode_signal_output(output, &subject)? {
-        Some(data) => payload::decode_stored(&data, &subject).map(Some),
+    match codec::decode_signal_output(output, subject)? {
+        Some(data) => payload::decode_stored(&data, subject).map(Some),
         None => Ok(None),
     }
 }
 
-fn subject(signal: &str) -> String {
-    format!("the data of signal {signal:?}")
+fn subject(signal: &str) -> Subject<'_> {
+    Subject("the data of signal", signal)
 }
