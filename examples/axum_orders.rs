@@ -55,6 +55,9 @@ struct Shop {
 
 #[tokio::main]
 async fn main() -> Result<(), AnyError> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     let spans = SpanCollector::new();
     // An application adds its exporter here; `openworkflow::otel::init()` sets one up.
     let provider = SdkTracerProvider::builder()

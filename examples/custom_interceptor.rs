@@ -62,6 +62,9 @@ impl Interceptor for Quota {
 
 #[tokio::main]
 async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     let folder = tempfile::tempdir()?;
     let store = Sqlite::open(folder.path().join("render.db")).await?;
     let timing = Timing::default();

@@ -25,6 +25,9 @@ const LEASE: Duration = Duration::from_secs(2);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     let mut arguments = env::args().skip(1);
     match arguments.next() {
         Some(word) if word == "worker" => work(arguments.next()).await,

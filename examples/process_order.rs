@@ -75,6 +75,9 @@ impl Interceptor for Narrator {
 
 #[tokio::main]
 async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     let folder = tempfile::tempdir()?;
     let store = Sqlite::open(folder.path().join("orders.db")).await?;
     let narrator = Narrator(Instant::now());

@@ -13,6 +13,9 @@ static FETCH: WorkflowSpec<u32, u32> = WorkflowSpec::new("fetch");
 
 #[tokio::main]
 async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     let folder = tempfile::tempdir()?;
     let store = Sqlite::open(folder.path().join("fetch.db")).await?;
     let client = Client::new(store.clone());

@@ -29,6 +29,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .init()?;
         (telemetry.tracer_provider().clone(), Some(telemetry))
     } else {
+        tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .init();
         (spans.provider(), None)
     };
 

@@ -14,6 +14,7 @@ mod layers;
 mod leases;
 mod limits;
 mod lists;
+mod logs;
 mod many_children;
 mod namespaces;
 mod panics;

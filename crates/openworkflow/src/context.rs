@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use workflow_core::{Execution, Result};
 
 use crate::execution::ExecutionState;
-use crate::payload;
+use crate::payload::{self, Subject};
 use crate::step::{
     RunStep, RunWorkflowConfig, RunWorkflowStep, SendSignalStep, SleepStep, WaitForSignalStep,
 };
@@ -183,7 +183,7 @@ impl WorkflowContext {
         T: Serialize + ?Sized,
     {
         let signal = signal.into();
-        let data = payload::encode(data, &format!("the data of signal {signal:?}"));
+        let data = payload::encode(data, Subject("the data of signal", &signal));
         SendSignalStep::new(Arc::clone(&self.0), signal, data)
     }
 

@@ -166,12 +166,12 @@ impl Lease {
                     }
                     if self.holds() {
                         tracing::debug!(
-                            run_id = &*owner.run_id,
+                            workflow_run.id = &*owner.run_id,
                             "the machine slept, or its clock was set: the lease is extended before the code goes on"
                         );
                     } else {
                         tracing::warn!(
-                            run_id = &*owner.run_id,
+                            workflow_run.id = &*owner.run_id,
                             "the lease ran out before it was extended: the process stood still, or something blocked the thread"
                         );
                     }
@@ -189,13 +189,13 @@ impl Lease {
                 }
                 Ok(Err(BackendError::OwnershipLost { reason })) => return reason,
                 Ok(Err(error)) => {
-                    tracing::warn!(run_id = &*owner.run_id, %error, "cannot extend the lease");
+                    tracing::warn!(workflow_run.id = &*owner.run_id, %error, "cannot extend the lease");
                 }
                 Err(_) => {}
             }
             if !self.holds() {
                 tracing::warn!(
-                    run_id = &*owner.run_id,
+                    workflow_run.id = &*owner.run_id,
                     "the lease has run out without an answer of the database; the execution is dropped"
                 );
                 return Interruption::LeaseLost;

@@ -54,6 +54,7 @@ mod execution;
 mod join_set;
 mod layer;
 mod lease;
+mod log;
 mod name;
 mod payload;
 mod race;
@@ -101,6 +102,11 @@ struct Readme;
 #[cfg(all(doctest, feature = "sqlite"))]
 #[doc = include_str!("../../../docs/changing-workflows.md")]
 struct ChangingPage;
+
+/// The example of the page about logs, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/logs.md")]
+struct LogsPage;
 
 /// The example of the page about PostgreSQL, compiled.
 #[cfg(all(doctest, feature = "postgres"))]

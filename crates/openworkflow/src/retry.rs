@@ -108,6 +108,11 @@ impl RetryPolicy {
         ))
     }
 
+    /// How many attempts there are; `None` where there is no limit.
+    pub(crate) fn limit(&self) -> Option<u32> {
+        (self.maximum_attempts > 0).then_some(self.maximum_attempts)
+    }
+
     /// What follows the `failures`-th failure, which happened at `failed_at`.
     pub(crate) fn decide(
         &self,
@@ -120,7 +125,7 @@ impl RetryPolicy {
         if deadline_at.is_some_and(|deadline| deadline <= now) {
             return RetryDecision::DeadlinePassed;
         }
-        let exhausted = self.maximum_attempts > 0 && failures >= self.maximum_attempts;
+        let exhausted = self.limit().is_some_and(|limit| failures >= limit);
         if exhausted || !error.is_retryable() {
             return RetryDecision::GiveUp;
         }

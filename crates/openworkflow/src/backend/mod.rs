@@ -113,6 +113,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Where the process is told of work and of ends.
     fn wakeups(&self) -> &Wakeups;
 
+    /// What people call the database, for the log: its path, or its server and name. Holds no secret.
+    fn label(&self) -> String {
+        std::any::type_name::<Self>().to_owned()
+    }
+
     /// Creates a run, or finds the one that its idempotency key already created within 24 hours.
     /// The flag says whether it was found.
     async fn create_run(&self, run: NewRun) -> BackendResult<(WorkflowRun, bool)>;

@@ -73,7 +73,7 @@ impl ClientError {
     pub(super) fn of_value(error: BackendError, subject: impl FnOnce() -> String) -> Self {
         match error {
             BackendError::ValueRefused { problem, .. } => {
-                Self::Invalid(payload::refused(&subject(), &problem).message().to_owned())
+                Self::Invalid(payload::refused(subject(), &problem).message().to_owned())
             }
             error => Self::Backend(error),
         }

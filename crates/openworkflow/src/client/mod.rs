@@ -16,8 +16,9 @@ use serde::de::DeserializeOwned;
 use workflow_core::{CancelRun, Chain, Interceptor, RunInfo};
 
 use crate::backend::{Backend, Cancellation, RunCounts, WorkflowRun};
+use crate::payload::{self, Subject};
 use crate::workflow::WorkflowSpec;
-use crate::{name, payload};
+use crate::{log, name};
 
 use outage::ride_out;
 
@@ -119,7 +120,7 @@ impl Client {
         T: Serialize + ?Sized,
     {
         let signal = signal.into();
-        let data = payload::encode(data, &format!("the data of signal {signal:?}"));
+        let data = payload::encode(data, Subject("the data of signal", &signal));
         SendSignalRequest::new(Arc::clone(&self.0), signal, data)
     }
 
@@ -154,7 +155,10 @@ impl Client {
             // A run that is canceled already stays so.
             let canceled = ride_out(self.0.retry_for, cancel).await;
             let refused = match canceled {
-                Ok(Cancellation::Canceled) => return Ok(()),
+                Ok(Cancellation::Canceled) => {
+                    log::run_canceled(&call.run);
+                    return Ok(());
+                }
                 Ok(Cancellation::AlreadyEnded(status)) => ClientError::NotCancelable {
                     run_id: call.run.id.to_string(),
                     status,

@@ -10,9 +10,9 @@ use super::outage::ride_out;
 use super::{ClientError, ClientResult, RunHandle, Shared};
 use crate::backend::NewRun;
 use crate::execution::new_id;
-use crate::name;
 use crate::step::{Lazy, lazy_future};
 use crate::when::When;
+use crate::{log, name};
 
 /// A run to be started; a future that does so. See [`Client::start`](super::Client::start).
 ///
@@ -190,6 +190,7 @@ async fn start<O>(config: Config) -> Result<RunHandle<O>> {
             };
             ClientError::of_value(error, subject).into_chain()
         })?;
+        log::run_created(&run.workflow_name, &run.id, found);
         Ok(CreatedRun::new(run.id, found))
     };
     let created = client.chain.call(call, create).await?;

@@ -236,7 +236,7 @@ impl ExecutionState {
         };
         tracing::warn!(
             workflow = &*self.execution.run.workflow_name,
-            run_id = &*self.owner.run_id,
+            workflow_run.id = &*self.owner.run_id,
             recorded_step = &**recorded,
             asked_step = asked,
             strict = self.strict_replay,

@@ -27,8 +27,8 @@ use crate::backend::{
 };
 use crate::lease::Lease;
 use crate::name::{self, StepNames};
-use crate::payload;
 use crate::retry::RetryPolicy;
+use crate::{log, payload};
 
 pub(crate) use driver::{Driver, DriverEnd};
 pub(crate) use history::{OpenStep, PriorAttempts, RunningAttempt, StepHistory};
@@ -287,7 +287,7 @@ impl ExecutionState {
         if told.insert(Arc::clone(workflow_name)) {
             tracing::warn!(
                 workflow = &**workflow_name,
-                run_id = &*self.owner.run_id,
+                workflow_run.id = &*self.owner.run_id,
                 step_name,
                 "a step is polled outside of the workflow's own task: the order in which such steps are \
                  observed is not kept by replays; use openworkflow::JoinSet in place of spawned tasks"
@@ -347,7 +347,7 @@ impl ExecutionState {
     pub(crate) async fn stop(&self, error: Error) -> ! {
         tracing::error!(
             workflow = &*self.execution.run.workflow_name,
-            run_id = &*self.owner.run_id,
+            workflow_run.id = &*self.owner.run_id,
             %error,
             "the run stops, and is tried again until its code or its rows are mended"
         );
@@ -426,7 +426,7 @@ impl ExecutionState {
             Err(BackendError::OwnershipLost { reason }) => self.interrupt(reason).await,
             Err(error) => {
                 tracing::error!(
-                    run_id = &*self.owner.run_id,
+                    workflow_run.id = &*self.owner.run_id,
                     %error,
                     "cannot write the run; it is left until its lease runs out"
                 );
@@ -451,7 +451,7 @@ impl ExecutionState {
             result => result.map(Ok),
         };
         let stored: std::result::Result<T, String> = self.commit(attempt).await;
-        stored.map_err(|problem| payload::refused(&subject(), &problem))
+        stored.map_err(|problem| payload::refused(subject(), &problem))
     }
 
     async fn interrupt(&self, reason: Interruption) -> ! {
@@ -636,6 +636,12 @@ where
     Fut: Future<Output = Result<StepOutcome>> + Send,
 {
     use futures_util::FutureExt as _;
+    let terminal = || {
+        if phase == StepPhase::Start {
+            log::step_started(&state.execution, attempt);
+        }
+        terminal()
+    };
     if state.chain.is_empty() {
         let contained = std::panic::AssertUnwindSafe(async { terminal().await }).catch_unwind();
         return state

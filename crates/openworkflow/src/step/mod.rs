@@ -13,8 +13,9 @@ use std::time::{Duration, SystemTime};
 
 use workflow_core::{BoxFuture, Error, ErrorKind, Payload, Result};
 
-use crate::backend::NewStepAttempt;
+use crate::backend::{NewStepAttempt, StepAttemptKind};
 use crate::execution::{AtWork, ExecutionState, OpenStep, Turn};
+use crate::log::{self, Failures};
 use crate::retry::{RetryDecision, RetryPolicy};
 
 pub use run::RunStep;
@@ -103,6 +104,8 @@ pub(crate) async fn complete(
         let policy = RetryPolicy::none();
         return Err(fail(state, at_work, attempt, 1, error, &policy, Some(turn)).await);
     }
+    let timed_out = attempt.kind == StepAttemptKind::SignalWait && output.is_null();
+    log::step_completed(&state.execution, attempt, timed_out);
     let turn = turn.written();
     drop(at_work);
     turn.await;
@@ -133,6 +136,15 @@ pub(crate) async fn fail(
         Some(_) => RetryDecision::GiveUp,
         None => decide(state.now()),
     };
+    let retry_at = match decision {
+        RetryDecision::RetryAt(at) => Some(at),
+        RetryDecision::GiveUp | RetryDecision::DeadlinePassed => None,
+    };
+    let failures = Failures {
+        count: failures,
+        limit: policy.limit(),
+    };
+    log::step_failed(&state.execution, attempt, &error, failures, retry_at);
     let turn = turn.map(Turn::when_at_rest);
     drop(at_work);
     follow(state, &attempt.step_name, error, decision, turn).await
@@ -211,6 +223,11 @@ pub(crate) async fn fail_standing_wait(
         drop(turn);
         let _standing = at_work.rest();
         let at = state.now() + STEP_RETRY.delay(state.execution.attempt);
+        let failures = Failures {
+            count: state.execution.attempt,
+            limit: None,
+        };
+        log::step_failed(&state.execution, attempt, &error, failures, Some(at));
         state
             .wait_for_retry(error.with_step_name(Arc::clone(&attempt.step_name)), at)
             .await;

@@ -21,9 +21,9 @@ use crate::execution::{
     AtWork, Entered, ExecutionState, PriorAttempts, RunningAttempt, Turn, new_id, through_chain,
     unexpected_outcome,
 };
-use crate::name;
 use crate::payload::{self, Subject};
 use crate::when::{When, a_year_after};
+use crate::{log, name};
 
 /// A child workflow as a step; see
 /// [`WorkflowContext::run_workflow`](crate::WorkflowContext::run_workflow).
@@ -272,7 +272,9 @@ async fn create_child(
         };
         let run = state.store(subject, begin).await?;
         set_up.store(true, Ordering::Relaxed);
-        let created = CreatedRun::new(run.id.as_str(), *run.id != *asked_for);
+        let found = *run.id != *asked_for;
+        log::run_created(&run.workflow_name, &run.id, found);
+        let created = CreatedRun::new(run.id.as_str(), found);
         *written.lock().unwrap_or_else(PoisonError::into_inner) = Some(ChildRun::from(run));
         Ok(created)
     };

@@ -16,9 +16,9 @@ use crate::backend::{NewStepAttempt, StepAttemptKind, codec};
 use crate::execution::{
     Entered, ExecutionState, PriorAttempts, RunningAttempt, through_chain, unexpected_outcome,
 };
-use crate::name;
 use crate::payload::{self, Subject};
 use crate::when::{When, a_year_after};
+use crate::{log, name};
 
 /// A wait for a signal as a step; see
 /// [`WorkflowContext::wait_for_signal`](crate::WorkflowContext::wait_for_signal).
@@ -237,6 +237,9 @@ async fn resolve<T: DeserializeOwned>(
         state
             .stop(damaged.with_step_name(Arc::clone(&attempt.step_name)))
             .await;
+    }
+    if received.is_some() {
+        log::signal_received(&state.execution, &attempt, &signal);
     }
     state.clear_waiter(&signal);
     let call = through_chain(

@@ -11,6 +11,7 @@ use super::{Shared, slot};
 use crate::backend::{BackendError, BackendResult, ClaimedRun};
 use crate::execution::new_id;
 use crate::lease::Moment;
+use crate::log;
 
 const POLL_MIN: Duration = Duration::from_millis(100);
 const POLL_MAX: Duration = Duration::from_secs(1);
@@ -27,8 +28,16 @@ pub(super) async fn work(shared: Arc<Shared>, stop: Stop) -> BackendResult<()> {
     let ids = shared.concurrency * IDS_PER_SLOT;
     let mut free: Vec<Arc<str>> = (0..ids).map(|_| new_id()).collect();
     let mut executions: JoinSet<Arc<str>> = JoinSet::new();
+    log::worker_started(
+        &shared.namespace_id,
+        &shared.registry,
+        shared.concurrency,
+        &shared.backend.label(),
+    );
     let ended = claim_until_stopped(&shared, &stop, &mut free, &mut executions).await;
+    log::worker_stopping(&shared.namespace_id, stop.executions());
     drain(&shared, &stop, executions).await;
+    log::worker_stopped(&shared.namespace_id);
     ended
 }
 

@@ -57,6 +57,22 @@ impl Registry {
     }
 }
 
+/// As people list them: `greet, order (version: 2)`.
+impl fmt::Display for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut keys: Vec<_> = self.workflows.keys().collect();
+        keys.sort();
+        for (nth, key) in keys.into_iter().enumerate() {
+            let separator = if nth == 0 { "" } else { ", " };
+            write!(f, "{separator}{}", key.name)?;
+            if let Some(version) = &key.version {
+                write!(f, " (version: {version})")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.workflows.keys()).finish()

@@ -21,6 +21,7 @@ use crate::execution::{
     Driver, DriverEnd, ExecutionState, MEND_RETRY, StepHistory, retry_transient,
 };
 use crate::lease::{Lease, Moment};
+use crate::log;
 use crate::payload;
 use crate::retry::{RetryDecision, RetryPolicy};
 use crate::workflow::Workflow;
@@ -36,6 +37,7 @@ pub(super) async fn execute(
     asked: Moment,
 ) -> Arc<str> {
     let worker_id: Arc<str> = claimed.worker_id.into();
+    let _at_work = stop.at_work();
     let owner = Owner::new(
         Arc::clone(&shared.namespace_id),
         claimed.id.as_str(),
@@ -67,7 +69,7 @@ pub(super) async fn execute(
         // The answers took so long that the run may be another's by now: its code must not begin.
         let asked = Moment::now();
         if let Err(error) = shared.backend.extend_lease(&owner, shared.lease).await {
-            tracing::warn!(run_id = run.id, %error, "the run was claimed too slowly to be executed");
+            tracing::warn!(workflow_run.id = run.id, %error, "the run was claimed too slowly to be executed");
             return worker_id;
         }
         lease.renew(asked);
@@ -87,7 +89,7 @@ pub(super) async fn execute(
 
 /// Puts a run back whose rows cannot be read. Somebody may repair them.
 async fn put_back(shared: &Shared, owner: &Owner, attempts: u32, error: &BackendError) {
-    tracing::error!(run_id = &*owner.run_id, %error, "cannot read the run; it is put back");
+    tracing::error!(workflow_run.id = &*owner.run_id, %error, "cannot read the run; it is put back");
     let at = shared.backend.clock().now() + MEND_RETRY.delay(attempts);
     let error = codec::encode_error(&Error::of_kind(ErrorKind::Backend, error.to_string()));
     let end = ExecutionEnd::Retry {
@@ -104,13 +106,13 @@ fn report_unwritten(owner: &Owner, written: BackendResult<()>) {
         Ok(()) => {}
         Err(BackendError::OwnershipLost { .. }) => {
             tracing::debug!(
-                run_id = &*owner.run_id,
+                workflow_run.id = &*owner.run_id,
                 "the run was taken away before its last write"
             );
         }
         Err(error) => {
             tracing::error!(
-                run_id = &*owner.run_id,
+                workflow_run.id = &*owner.run_id,
                 %error,
                 "cannot write the end of the execution; the run is left until its lease runs out"
             );
@@ -186,7 +188,7 @@ impl SlotRun {
                 // A destructor of user code or of an interceptor may panic.
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(outcome.take()))) {
                     let error = Error::from_panic(&*panic);
-                    tracing::error!(run_id = self.run.id, %error, "a dropped execution panicked");
+                    tracing::error!(workflow_run.id = self.run.id, %error, "a dropped execution panicked");
                 }
             }
             ended
@@ -206,6 +208,10 @@ impl SlotRun {
         call: ExecuteRun,
         waits: &Mutex<Vec<Arc<str>>>,
     ) -> ExecutionOutcome {
+        if self.taken_over {
+            log::run_taken_over(&state.execution);
+        }
+        log::execution_started(&state.execution);
         let key = WorkflowKey::new(&*self.run.workflow_name, self.run.version.clone());
         let Some(workflow) = self.shared.registry.get(&key) else {
             let message = format!("{} is not registered", describe(&key));
@@ -307,8 +313,12 @@ impl SlotRun {
             written = self.write(&outcome, &waits).await;
         }
         match &written {
-            Ok(()) => end.tell(Ok(&outcome)),
+            Ok(()) => {
+                log::execution_ended(execution, &outcome, self.now());
+                end.tell(Ok(&outcome));
+            }
             Err(BackendError::OwnershipLost { reason }) => {
+                log::execution_interrupted(execution, *reason, self.now());
                 self.shared
                     .chain
                     .event(&Event::execution_interrupted(execution, *reason));
@@ -337,11 +347,7 @@ impl SlotRun {
         end: PromisedEnd,
         reason: Interruption,
     ) {
-        tracing::debug!(
-            run_id = self.run.id,
-            reason = reason.as_str(),
-            "execution interrupted"
-        );
+        log::execution_interrupted(execution, reason, self.now());
         self.shared
             .chain
             .event(&Event::execution_interrupted(execution, reason));

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::backend::BackendError;
+use crate::log;
 
 /// How urgently a worker is to stop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,17 +25,46 @@ pub(super) enum Urgency {
 
 /// The request to stop, shared by a worker and its executions.
 #[derive(Debug, Clone)]
-pub(super) struct Stop(Arc<watch::Sender<Urgency>>);
+pub(super) struct Stop(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    urgency: watch::Sender<Urgency>,
+    /// How many executions are under way.
+    at_work: AtomicUsize,
+}
 
 impl Default for Stop {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(Urgency::Working)))
+        Self(Arc::new(Shared {
+            urgency: watch::Sender::new(Urgency::Working),
+            at_work: AtomicUsize::new(0),
+        }))
+    }
+}
+
+/// An execution is under way while this lives.
+pub(super) struct AtWork(Stop);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.0.at_work.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Stop {
+    pub(super) fn at_work(&self) -> AtWork {
+        self.0.at_work.fetch_add(1, Ordering::Relaxed);
+        AtWork(self.clone())
+    }
+
+    /// How many executions are under way.
+    pub(super) fn executions(&self) -> usize {
+        self.0.at_work.load(Ordering::Relaxed)
+    }
+
     pub(super) fn request(&self, urgency: Urgency) {
-        self.0.send_if_modified(|current| {
+        self.0.urgency.send_if_modified(|current| {
             let more_urgent = urgency > *current;
             *current = urgency.max(*current);
             more_urgent
@@ -41,12 +72,12 @@ impl Stop {
     }
 
     pub(super) fn urgency(&self) -> Urgency {
-        *self.0.borrow()
+        *self.0.urgency.borrow()
     }
 
     /// Resolves once the urgency is at least `urgency`.
     pub(super) async fn reached(&self, urgency: Urgency) {
-        let mut changes = self.0.subscribe();
+        let mut changes = self.0.urgency.subscribe();
         // The sender lives as long as `self`, so this waits for the value alone.
         let _ = changes.wait_for(|current| *current >= urgency).await;
     }
@@ -127,8 +158,12 @@ impl WorkerHandle {
 
 impl Drop for WorkerHandle {
     fn drop(&mut self) {
-        self.stop.request(Urgency::Aborting);
         if let Some(task) = &self.task {
+            let at_work = self.stop.executions();
+            if at_work > 0 && self.stop.urgency() < Urgency::Aborting && !task.is_finished() {
+                log::worker_dropped(at_work);
+            }
+            self.stop.request(Urgency::Aborting);
             task.abort();
         }
     }

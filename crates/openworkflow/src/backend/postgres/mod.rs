@@ -333,6 +333,10 @@ impl Drop for Inner {
 
 #[async_trait]
 impl Backend for Postgres {
+    fn label(&self) -> String {
+        self.0.label.clone()
+    }
+
     fn clock(&self) -> &Clock {
         &self.0.clock
     }

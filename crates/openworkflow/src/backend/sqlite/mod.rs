@@ -321,6 +321,10 @@ fn shared_wakeups(canonical: Option<PathBuf>) -> Arc<Wakeups> {
 
 #[async_trait]
 impl Backend for Sqlite {
+    fn label(&self) -> String {
+        format!("sqlite:{}", self.0.database)
+    }
+
     fn clock(&self) -> &Clock {
         &self.0.clock
     }
