@@ -119,11 +119,12 @@ async fn one_is_retried_while_the_parent_waits() {
     let run = harness.start(&PARENT, ()).await;
     let odd = wait_for("one child is left", || async {
         let children = harness.runs().await;
-        let mut left: Vec<_> = children
+        let children = children
             .into_iter()
-            .filter(|run| run.workflow_name == "child" && run.status != "completed")
-            .collect();
-        (left.len() == 1).then(|| left.remove(0))
+            .filter(|run| run.workflow_name == "child");
+        let (mut left, completed): (Vec<_>, Vec<_>) =
+            children.partition(|run| run.status != "completed");
+        (completed.len() + 1 == CHILDREN as usize).then(|| left.remove(0))
     })
     .await;
     harness.retrying(&odd.id, 1).await;
