@@ -1,51 +1,87 @@
 //! What is logged, as lines that a test can look at.
 
+use std::cell::RefCell;
 use std::io;
+use std::sync::Once;
 
-use tracing::subscriber::DefaultGuard;
-use tracing::{Dispatch, Level};
+use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::Log;
 
+thread_local! {
+    static COLLECTING: RefCell<Option<(Log, Level)>> = const { RefCell::new(None) };
+}
+
 /// Collects what this thread logs, at `debug` and above, until the guard is dropped. For tests on a
 /// runtime of one thread.
 #[must_use]
-pub fn collect() -> (Log, DefaultGuard) {
+pub fn collect() -> (Log, Collecting) {
     let log = Log::new();
-    let collecting = tracing::dispatcher::set_default(&collector(&log, Level::DEBUG));
+    let collecting = collect_to(&log, Level::DEBUG);
     (log, collecting)
 }
 
-/// Adds to `log` what is logged at `level` and above, wherever this is the default.
-pub(crate) fn collector(log: &Log, level: Level) -> Dispatch {
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .without_time()
-        .with_ansi(false)
-        .with_writer(Lines(log.clone()))
-        .finish();
-    subscriber.into()
+/// Adds to `log` what this thread logs at `level` and above, until the guard is dropped.
+///
+/// The process has one subscriber, which goes by the thread. A subscriber for each thread would lose
+/// lines: what the first thread that comes by an event thinks of it is kept for all of them.
+pub(crate) fn collect_to(log: &Log, level: Level) -> Collecting {
+    static SUBSCRIBER: Once = Once::new();
+    SUBSCRIBER.call_once(|| {
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(Level::DEBUG)
+            .without_time()
+            .with_ansi(false)
+            .with_writer(ByThread)
+            .finish();
+        tracing::subscriber::set_global_default(subscriber)
+            .expect("nobody else installs a subscriber in this test program");
+    });
+    COLLECTING.set(Some((log.clone(), level)));
+    Collecting(())
 }
 
-#[derive(Clone)]
-struct Lines(Log);
+/// What this thread logs is collected while this lives.
+#[derive(Debug)]
+pub struct Collecting(());
+
+impl Drop for Collecting {
+    fn drop(&mut self) {
+        // A thread that is at its end has dropped it already.
+        let _ = COLLECTING.try_with(|collecting| collecting.take());
+    }
+}
+
+struct ByThread;
+
+impl MakeWriter<'_> for ByThread {
+    type Writer = Lines;
+
+    fn make_writer(&self) -> Lines {
+        Lines(None)
+    }
+
+    fn make_writer_for(&self, event: &Metadata<'_>) -> Lines {
+        let log = COLLECTING.try_with(|collecting| match &*collecting.borrow() {
+            Some((log, level)) if event.level() <= level => Some(log.clone()),
+            _ => None,
+        });
+        Lines(log.ok().flatten())
+    }
+}
+
+struct Lines(Option<Log>);
 
 impl io::Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.add(String::from_utf8_lossy(line).trim_end());
+        if let Some(log) = &self.0 {
+            log.add(String::from_utf8_lossy(line).trim_end());
+        }
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
     }
 }

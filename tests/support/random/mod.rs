@@ -66,15 +66,14 @@ pub type Checked = Result<(), TestCaseError>;
 /// What the check finds wrong.
 pub fn block_on(check: impl Future<Output = Checked>) -> Checked {
     let log = Log::new();
-    let collector = logged::collector(&log, Level::WARN);
-    let of_threads = collector.clone();
+    let of_threads = log.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         // For as long as the thread lives.
-        .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&of_threads)))
+        .on_thread_start(move || std::mem::forget(logged::collect_to(&of_threads, Level::WARN)))
         .build()?;
-    let _collecting = tracing::dispatcher::set_default(&collector);
+    let _collecting = logged::collect_to(&log, Level::WARN);
     runtime.block_on(check)?;
     let warnings = log.lines().into_iter().filter(|line| {
         let is_planned = PLANNED.iter().any(|planned| line.contains(planned));
