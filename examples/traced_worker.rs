@@ -11,9 +11,6 @@ use openworkflow_examples::{Order, PROCESS_ORDER, confirm, fulfill_shipment, pro
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .init();
     let telemetry = openworkflow::otel::init()?;
     let otel = telemetry.interceptor();
 
