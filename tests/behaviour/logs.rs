@@ -144,6 +144,15 @@ async fn a_failure_that_is_tried_again_says_when_and_how_often_and_no_payload_is
     assert_eq!(of(&lines, "INFO openworkflow: signal received").len(), 1);
     assert_eq!(of(&lines, "INFO openworkflow: run completed").len(), 2);
     assert_eq!(of(&lines, "INFO openworkflow: execution started").len(), 6);
+    let cooldown = log
+        .lines()
+        .into_iter()
+        .find(|line| line.contains("step completed") && line.contains("step.name=\"cooldown\""));
+    let cooldown = cooldown.expect("the sleep is told");
+    let millis = cooldown
+        .rsplit_once("duration_ms=")
+        .map(|(_, ms)| ms.parse::<u64>());
+    assert!(matches!(millis, Some(Ok(3_600_000..))), "{cooldown}");
     // Seven steps, each once, however often its execution was repeated.
     assert_eq!(
         of(&lines, "INFO openworkflow: step completed").len(),

@@ -13,8 +13,8 @@ use workflow_core::{
 };
 
 use super::{
-    Lazy, boxed, complete, fail_standing_wait, fail_wait, failed_for_good, lazy_future, observe,
-    tell_again,
+    Lazy, boxed, complete, elapsed, fail_standing_wait, fail_wait, failed_for_good, lazy_future,
+    observe, tell_again,
 };
 use crate::backend::{ChildRun, NewRun, NewStepAttempt, RunStatus, StepAttemptKind, codec};
 use crate::execution::{
@@ -301,7 +301,7 @@ async fn resolve<O: DeserializeOwned>(
     running: RunningAttempt,
     prior_failures: u32,
 ) -> Result<O> {
-    let attempt = NewStepAttempt::new(running.id, step_name, StepAttemptKind::Workflow, None);
+    let mut attempt = NewStepAttempt::new(running.id, step_name, StepAttemptKind::Workflow, None);
     let ended = running.child.as_ref();
     let outcome = match ended {
         Some(run) => outcome_of(run, &child, &attempt.step_name, state.now()),
@@ -323,6 +323,7 @@ async fn resolve<O: DeserializeOwned>(
     let ended_at = ended.and_then(|run| run.finished_at);
     let since = ended_at.map_or(child.timeout_at, |at| at.min(child.timeout_at));
     let (at_work, turn) = state.begin_to_settle(place, standing, since).await;
+    attempt.begun_ago = elapsed(running.created_at, state.now());
     if let Ok(StepOutcome::Completed { output }) = &outcome
         && let Err(damaged) = payload::check_json(output, subject(&attempt.step_name))
     {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use workflow_core::{ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
 
 use super::{
-    Lazy, boxed, complete, fail_standing_wait, fail_wait, failed_for_good, lazy_future, observe,
-    tell_again,
+    Lazy, boxed, complete, elapsed, fail_standing_wait, fail_wait, failed_for_good, lazy_future,
+    observe, tell_again,
 };
 use crate::backend::{NewStepAttempt, StepAttemptKind, codec};
 use crate::execution::{
@@ -117,12 +117,13 @@ async fn resume(
     place: usize,
     running: RunningAttempt,
 ) -> Result<()> {
-    let attempt = NewStepAttempt::new(running.id, name, StepAttemptKind::Sleep, None);
+    let mut attempt = NewStepAttempt::new(running.id, name, StepAttemptKind::Sleep, None);
     let resume_at = running.context.resume_at.unwrap_or(running.created_at);
     let standing = state.standing(&attempt);
     if state.now() < resume_at {
         standing.wait(resume_at).await;
     }
     let (at_work, turn) = state.begin_to_settle(place, standing, resume_at).await;
+    attempt.begun_ago = elapsed(running.created_at, state.now());
     complete(state, at_work, &attempt, &Payload::NULL, Some(turn)).await
 }

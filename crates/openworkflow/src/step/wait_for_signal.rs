@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use workflow_core::{Error, ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
 
 use super::{
-    Lazy, boxed, complete, fail_standing_wait, fail_wait, failed_for_good, lazy_future, observe,
-    tell_again,
+    Lazy, boxed, complete, elapsed, fail_standing_wait, fail_wait, failed_for_good, lazy_future,
+    observe, tell_again,
 };
 use crate::backend::{NewStepAttempt, StepAttemptKind, codec};
 use crate::execution::{
@@ -221,7 +221,7 @@ async fn resolve<T: DeserializeOwned>(
         .context
         .timeout_at
         .unwrap_or_else(|| a_year_after(running.created_at));
-    let attempt = NewStepAttempt::new(running.id, step_name, StepAttemptKind::SignalWait, None);
+    let mut attempt = NewStepAttempt::new(running.id, step_name, StepAttemptKind::SignalWait, None);
     let received = running.signal;
     // A signal that came counts even after the time-out.
     let standing = state.standing(&attempt);
@@ -230,6 +230,7 @@ async fn resolve<T: DeserializeOwned>(
     }
     let since = received.as_ref().map_or(timeout_at, |signal| signal.at);
     let (at_work, turn) = state.begin_to_settle(place, standing, since).await;
+    attempt.begun_ago = elapsed(running.created_at, state.now());
     if let Some(received) = &received
         && let Err(damaged) = payload::check_json(&received.data, subject(&signal))
     {
