@@ -309,7 +309,7 @@ async fn resolve<O: DeserializeOwned>(
         None => Some(Err(Error::of_kind(
             ErrorKind::ChildFailed,
             format!(
-                "Workflow step \"{}\" failed because child workflow run \"{}\" was deleted",
+                "Workflow step \"{}\" could not find linked child workflow run \"{}\"",
                 attempt.step_name,
                 running.child_id.as_deref().unwrap_or_default()
             ),
