@@ -226,7 +226,7 @@ async fn a_clock_that_is_off_is_told_of_once_with_the_side_and_the_remedy() {
             assert!(told[0].contains(part), "{part}: {told:?}");
         }
         // The answer may have taken a while.
-        let by = ["3600.0s", "3599."];
+        let by = ["3600.0s", "359"];
         assert!(by.iter().any(|by| told[0].contains(by)), "{told:?}");
     }
 }
