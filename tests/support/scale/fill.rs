@@ -67,6 +67,10 @@ pub struct State {
     deadline: Option<&'static str>,
     /// The step attempt of each, if it has one: kind and status.
     step: Option<(&'static str, &'static str)>,
+    /// Whether a signal was delivered to that attempt.
+    signal: bool,
+    /// The state of the parents of these runs, whose step attempts are linked to them.
+    parent: Option<&'static str>,
     /// How many there are at most.
     most: u32,
 }
@@ -81,6 +85,8 @@ const PENDING: State = State {
     available: Some("n * 0.001 - 20000"),
     deadline: None,
     step: None,
+    signal: false,
+    parent: None,
     most: u32::MAX,
 };
 
@@ -92,7 +98,7 @@ const OVER: State = State {
 };
 
 /// Of each, [`fill`] makes as many rows as asked for.
-pub const STATES: [State; 12] = [
+pub const STATES: [State; 17] = [
     State {
         name: "rare",
         workflow: "'rare'",
@@ -168,14 +174,67 @@ pub const STATES: [State; 12] = [
         step: Some(("signal-wait", "running")),
         ..OVER
     },
+    State {
+        name: "received",
+        status: "completed",
+        step: Some(("signal-wait", "completed")),
+        signal: true,
+        ..OVER
+    },
+    State {
+        name: "parent",
+        status: "running",
+        available: Some("n + 86400"),
+        step: Some(("workflow", "running")),
+        ..PENDING
+    },
+    State {
+        name: "child",
+        status: "running",
+        available: Some("n + 86400"),
+        parent: Some("parent"),
+        ..PENDING
+    },
+    State {
+        name: "grown-parent",
+        status: "completed",
+        step: Some(("workflow", "completed")),
+        ..OVER
+    },
+    State {
+        name: "grown-child",
+        status: "completed",
+        parent: Some("grown-parent"),
+        ..OVER
+    },
 ];
+
+impl State {
+    /// Whether these are parents or children.
+    #[must_use]
+    pub fn is_family(&self) -> bool {
+        self.parent.is_some() || matches!(self.step, Some(("workflow", _)))
+    }
+
+    /// Whether a signal was delivered to these.
+    #[must_use]
+    pub fn is_signaled(&self) -> bool {
+        self.signal
+    }
+}
 
 /// The statements that make `rows` runs of each of [`STATES`], and their step attempts.
 #[must_use]
 pub fn fill(dialect: Dialect, rows: u32) -> Vec<String> {
+    fill_some(dialect, rows, |_| true)
+}
+
+/// The same of some states.
+#[must_use]
+pub fn fill_some(dialect: Dialect, rows: u32, which: impl Fn(&State) -> bool) -> Vec<String> {
     let mut statements = Vec::new();
     let created = dialect.time("n * 0.001 - 40000");
-    for state in &STATES {
+    for state in STATES.iter().filter(|state| which(state)) {
         let rows = rows.min(state.most);
         let State {
             name,
@@ -194,10 +253,15 @@ pub fn fill(dialect: Dialect, rows: u32) -> Vec<String> {
         statements.push(dialect.each(
             rows,
             "workflow_runs (namespace_id, id, workflow_name, version, status, config, attempts,
-                 worker_id, available_at, deadline_at, finished_at, created_at, updated_at)",
+                 worker_id, available_at, deadline_at, finished_at, created_at, updated_at,
+                 parent_step_attempt_namespace_id, parent_step_attempt_id)",
             &format!(
                 "'{namespace}', '{name}-' || n, {workflow}, {version}, '{status}', '{{}}', 1,
-                 {worker}, {available}, {deadline}, {finished}, {created}, {created}",
+                 {worker}, {available}, {deadline}, {finished}, {created}, {created}, {parent}",
+                parent = match state.parent {
+                    None => "NULL, NULL".to_owned(),
+                    Some(parent) => format!("'{namespace}', '{parent}-step-' || n"),
+                },
                 version = text(state.version),
                 available = time(state.available),
                 deadline = time(state.deadline),
@@ -230,6 +294,24 @@ pub fn fill(dialect: Dialect, rows: u32) -> Vec<String> {
                     "'{namespace}', '{name}-step-' || n, '{name}-' || n, 'step', '{kind}',
                      '{status}', '{{}}', {context}, {created}, {created}"
                 ),
+            ));
+        }
+        if state.signal {
+            statements.push(dialect.each(
+                rows,
+                "workflow_signals (namespace_id, id, signal, sender_idempotency_key,
+                     workflow_run_id, step_attempt_id, created_at)",
+                &format!(
+                    "'{namespace}', '{name}-signal-' || n, '{SIGNAL}' || n, 'key-' || n,
+                     '{name}-' || n, '{name}-step-' || n, {created}"
+                ),
+            ));
+        }
+        if let Some(parent) = state.parent {
+            statements.push(format!(
+                "UPDATE step_attempts SET child_workflow_run_namespace_id = '{namespace}',
+                     child_workflow_run_id = replace(id, '{parent}-step-', '{name}-')
+                 WHERE id LIKE '{parent}-step-%'"
             ));
         }
     }

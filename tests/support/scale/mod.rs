@@ -8,7 +8,7 @@ mod readings;
 mod times;
 
 pub use explained::{Explained, server};
-pub use fill::{Dialect, MINE, OTHERS, STATES, VERSION, expire, fill};
+pub use fill::{Dialect, MINE, OTHERS, STATES, State, VERSION, expire, fill, fill_some};
 pub use operations::{Meter, claim_of, operate};
 pub use pages::PagesRead;
 pub use readings::{Amount, Readings};

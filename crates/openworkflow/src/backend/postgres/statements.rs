@@ -115,10 +115,12 @@ const BEGIN_CHILD: &str = "
             AND (status = 'running') IS TRUE
     ),
     by_link AS (
-        SELECT {run_columns} FROM {steps} s
+        SELECT {run_columns} FROM (
+            SELECT child_workflow_run_namespace_id, child_workflow_run_id FROM {steps}
+            WHERE namespace_id = $1 AND id = $7 AND workflow_run_id = $13 OFFSET 0
+        ) s
         JOIN {runs} r ON r.namespace_id = s.child_workflow_run_namespace_id
             AND r.id = s.child_workflow_run_id
-        WHERE s.namespace_id = $1 AND s.id = $7 AND s.workflow_run_id = $13
     ),
     existing AS (
         SELECT * FROM by_link
@@ -173,10 +175,12 @@ const LOCK_FAMILY: &str = "
         SELECT $1 AS namespace_id, $2 AS id
         UNION
         SELECT s.namespace_id, s.workflow_run_id
-        FROM {runs} c
+        FROM (
+            SELECT parent_step_attempt_namespace_id, parent_step_attempt_id FROM {runs}
+            WHERE namespace_id = $1 AND id = $2 OFFSET 0
+        ) c
         JOIN {steps} s ON s.namespace_id = c.parent_step_attempt_namespace_id
             AND s.id = c.parent_step_attempt_id
-        WHERE c.namespace_id = $1 AND c.id = $2
         ORDER BY namespace_id, id
     ) f
     CROSS JOIN LATERAL (
@@ -189,8 +193,11 @@ const LOCK_FAMILY: &str = "
 const WAKE_PARENTS: &str = "
     UPDATE {runs} p SET available_at = now(), updated_at = now()
     FROM ended c
-    JOIN {steps} s ON s.namespace_id = c.parent_step_attempt_namespace_id
-        AND s.id = c.parent_step_attempt_id
+    CROSS JOIN LATERAL (
+        SELECT * FROM {steps}
+        WHERE namespace_id = c.parent_step_attempt_namespace_id AND id = c.parent_step_attempt_id
+        OFFSET 0
+    ) s
     WHERE s.kind = 'workflow' AND s.status = 'running'
         AND s.child_workflow_run_namespace_id = c.namespace_id
         AND s.child_workflow_run_id = c.id
@@ -263,20 +270,26 @@ const PUT_AWAY: &str = "
     SELECT at_once FROM put";
 
 /// Among the attempts `$6` of a run, one that waits for a child which has ended.
+///
+/// `OFFSET 0`, here and where parents are looked for, hides the join from the planner: it implies what the
+/// indexes of children and parents hold, and as long as there are few of those, one such index would
+/// be read as a whole, by a plan that stays when there are many.
 const ENDED_CHILD: &str = "
-    SELECT 1 FROM {steps} s
+    SELECT 1 FROM (
+        SELECT child_workflow_run_namespace_id, child_workflow_run_id FROM {steps}
+        WHERE namespace_id = $1 AND id = ANY ($6) AND workflow_run_id = $2
+            AND (kind = 'workflow' AND status = 'running') IS TRUE OFFSET 0
+    ) s
     JOIN {runs} c ON c.namespace_id = s.child_workflow_run_namespace_id
         AND c.id = s.child_workflow_run_id
-    WHERE s.namespace_id = $1 AND s.id = ANY ($6) AND s.workflow_run_id = $2
-        AND s.kind = 'workflow' AND s.status = 'running'
-        AND (c.status IN ('completed', 'succeeded', 'failed', 'canceled')) IS TRUE";
+    WHERE (c.status IN ('completed', 'succeeded', 'failed', 'canceled')) IS TRUE";
 
 /// Looks once more, after the commit, for a child that ended while its parent was put away until `$5`:
 /// OpenWorkflow for TypeScript ends a child without locking the parent, and then wakes it if it is parked.
 const WAKE_PARKED: &str = "
     UPDATE {runs} r SET available_at = now(), updated_at = now()
     WHERE namespace_id = $1 AND id = $2 AND worker_id IS NULL AND attempts = $4
-        AND (status = 'running') IS TRUE AND available_at = $5 AND EXISTS ({ended_child})
+        AND (status = 'running' AND available_at = $5) IS TRUE AND EXISTS ({ended_child})
     RETURNING 1";
 
 const PARK_STATE: &str = "status = 'running'";
