@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rusqlite::limits::Limit;
 
@@ -16,6 +17,8 @@ static VALUES: WorkflowSpec<(String, usize), String> = WorkflowSpec::new("values
 /// In place of a thousand million bytes.
 const LIMIT: i32 = 50_000;
 const TOO_MANY: usize = 60_000;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whatever is too large fails what it belongs to, in the first execution, and the bodies run once.
 #[tokio::test]
@@ -64,7 +67,7 @@ async fn a_value_that_is_too_large_fails_what_it_belongs_to() {
         let bodies_before = bodies.load(Ordering::SeqCst);
         let run = client.start(&VALUES, &(what.to_owned(), TOO_MANY)).await;
         let run = run.unwrap();
-        let failed = run.result().await;
+        let failed = run.result_within(PATIENCE).await;
         let Err(ClientError::RunFailed { error, .. }) = failed else {
             panic!("{what}: {failed:?}");
         };
@@ -79,7 +82,10 @@ async fn a_value_that_is_too_large_fails_what_it_belongs_to() {
     let caught = client
         .start(&VALUES, &("caught".to_owned(), TOO_MANY))
         .await;
-    assert_eq!(caught.unwrap().result().await.unwrap(), "small");
+    assert_eq!(
+        caught.unwrap().result_within(PATIENCE).await.unwrap(),
+        "small"
+    );
     let input = "y".repeat(TOO_MANY);
     let refused = client.start(&VALUES, &(input, 1)).await.unwrap_err();
     assert!(matches!(refused, ClientError::Invalid(_)), "{refused:?}");
