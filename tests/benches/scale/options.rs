@@ -13,7 +13,7 @@ Fails where an operation reads rows in number with what there is.
 usage: cargo bench -p openworkflow-tests --bench scale -- [OPTIONS]
 
   --backend LIST  kinds of database (sqlite,postgres)
-  --rows N        runs in each of twelve states (1000000, which takes 10 GB and some ten minutes)
+  --rows N        runs in each of seventeen states (1000000, which takes 20 GB and half an hour)
   --rounds N      how often each operation is timed (15)
   --expired N     deadlines that pass at once (100000)
   --dir PATH      where SQLite's file is kept (the target folder)
