@@ -1,7 +1,7 @@
 //! A run's lease as its execution knows it: until when its code may go on, and who asks for more.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
@@ -125,13 +125,16 @@ impl Lease {
 
     /// Polls `code` only while the lease holds. A process that stood still, or a thread that was
     /// blocked, finds its leases over before it does anything else.
-    pub(crate) async fn gate<F: Future>(&self, code: F) -> F::Output {
-        let mut code = pin!(code);
-        poll_fn(|cx| match self.lets_on(cx) {
+    ///
+    /// The code comes pinned: what is passed by value is kept twice, and these futures are large.
+    pub(crate) fn gate<'a, F: Future>(
+        &'a self,
+        mut code: Pin<&'a mut F>,
+    ) -> impl Future<Output = F::Output> + 'a {
+        poll_fn(move |cx| match self.lets_on(cx) {
             true => code.as_mut().poll(cx),
             false => Poll::Pending,
         })
-        .await
     }
 
     fn lets_on(&self, cx: &Context<'_>) -> bool {
@@ -207,6 +210,7 @@ impl Lease {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
@@ -254,7 +258,8 @@ mod tests {
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(Arc::clone(&wakes));
         let mut cx = Context::from_waker(&waker);
-        let mut gated = pin!(lease.gate(code));
+        let mut code = pin!(code);
+        let mut gated = pin!(lease.gate(code.as_mut()));
         assert!(gated.as_mut().poll(&mut cx).is_pending());
         assert!(lease.wanted.notified().now_or_never().is_none());
 
@@ -272,7 +277,8 @@ mod tests {
     #[test]
     fn code_waits_after_the_machine_slept_although_the_lease_holds() {
         let lease = Lease::new(LENGTH, Moment::now());
-        let mut code = pin!(lease.gate(std::future::pending::<()>()));
+        let mut held = pin!(std::future::pending::<()>());
+        let mut code = pin!(lease.gate(held.as_mut()));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(code.as_mut().poll(&mut cx).is_pending());
         assert!(lease.wanted.notified().now_or_never().is_none());

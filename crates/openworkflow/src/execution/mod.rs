@@ -11,6 +11,7 @@ mod work;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -646,7 +647,7 @@ where
         let contained = std::panic::AssertUnwindSafe(async { terminal().await }).catch_unwind();
         return state
             .lease
-            .gate(contained)
+            .gate(pin!(contained))
             .await
             .unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
     }
@@ -661,7 +662,7 @@ where
     call.prior_failures = prior_failures;
     // Here as well as around the execution: a body may block its thread while others wait for their
     // turn in the same poll.
-    let chain = state.chain.call(call, |_call| terminal());
+    let chain = pin!(state.chain.call(call, |_call| terminal()));
     let outcome = state.lease.gate(chain).await;
     if let Err(error) = &outcome {
         state.tell_failure(&attempt.step_name, error);

@@ -172,14 +172,14 @@ impl SlotRun {
             });
             // Declared before the guard, so that the guard is dropped first and its reason is known
             // to the hooks that are dropped with the future.
-            let mut outcome = Some(Box::pin(self.lease.gate(outcome)));
+            let mut outcome = Some(Box::pin(outcome));
             let aborted = AbortGuard(Some(&execution));
             let ended = match &mut outcome {
                 None => return,
                 Some(outcome) => tokio::select! {
                     biased;
                     reason = self.interrupted(&state) => Err(reason),
-                    outcome = outcome => Ok(outcome),
+                    outcome = self.lease.gate(outcome.as_mut()) => Ok(outcome),
                 },
             };
             aborted.disarm();
