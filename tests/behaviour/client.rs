@@ -193,7 +193,9 @@ async fn results() {
     let nobody = harness.start(&OTHER, 3).await;
     let waited = nobody.result_within(Duration::from_millis(20)).await;
     let error = waited.expect_err("nobody executes it");
-    assert!(matches!(&error, ClientError::TimedOut { run_id } if run_id == nobody.id()));
+    assert!(matches!(&error, ClientError::TimedOut { run_id, .. } if run_id == nobody.id()));
+    let told = "it goes on, pending and not claimed by any worker yet";
+    assert!(error.to_string().ends_with(told), "{error}");
     let waiting = tokio::spawn({
         let nobody = nobody.clone();
         async move { nobody.result().await }
@@ -471,4 +473,22 @@ async fn namespaces_do_not_see_each_other() {
     assert_eq!(harness.client.count_runs().await.unwrap().pending, 1);
     assert_eq!(tenant.list_runs().await.unwrap().items.len(), 1);
     assert_eq!(harness.run(outside.id()).await.input, Some(json!(1)));
+}
+
+#[tokio::test]
+async fn a_time_out_says_what_failed_last() {
+    let failing = W.implement(|wf, _| async move {
+        wf.run("charge", || async {
+            Err::<u32, _>(Error::new("CardDeclined", "the card was declined"))
+        })
+        .await
+    });
+    let harness = Harness::new(|worker| worker.workflow(failing)).await;
+    let run = harness.start(&W, 1).await;
+    harness.retrying(run.id(), 1).await;
+    let waited = run.result_within(Duration::from_millis(50)).await;
+    let error = waited.expect_err("it is tried again");
+    let told =
+        "it goes on, pending (execution 1); what failed last: CardDeclined: the card was declined";
+    assert!(error.to_string().ends_with(told), "{error}");
 }

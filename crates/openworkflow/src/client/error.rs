@@ -2,7 +2,7 @@
 
 use workflow_core::{BoxError, Error, ErrorKind};
 
-use crate::backend::{BackendError, RunStatus, StoredError};
+use crate::backend::{BackendError, RunStatus, StoredError, WorkflowRun};
 use crate::payload;
 
 /// An operation of a client failed.
@@ -38,10 +38,13 @@ pub enum ClientError {
         run_id: String,
     },
     /// The run did not end in the time that the caller gave.
-    #[error("workflow run {run_id} did not end in time; it goes on")]
+    #[error("workflow run {run_id} did not end in time; it goes on{}", standing(last.as_deref()))]
     TimedOut {
         /// The run.
         run_id: String,
+        /// How it was when it was last read: its status, how often it was claimed, what failed last.
+        /// `None` where the database did not answer in that time.
+        last: Option<Box<WorkflowRun>>,
     },
     /// An argument makes no sense, a value cannot be written as JSON, or does not fit its type.
     #[error("{0}")]
@@ -107,4 +110,19 @@ impl ClientError {
             },
         }
     }
+}
+
+/// How a run was that somebody has stopped waiting for.
+fn standing(run: Option<&WorkflowRun>) -> String {
+    let Some(run) = run else {
+        return String::new();
+    };
+    let mut text = match run.attempts {
+        0 => format!(", {} and not claimed by any worker yet", run.status),
+        nth => format!(", {} (execution {nth})", run.status),
+    };
+    if let Some(error) = &run.error {
+        text.push_str(&format!("; what failed last: {error}"));
+    }
+    text
 }

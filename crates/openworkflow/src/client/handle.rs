@@ -70,10 +70,11 @@ impl<O> RunHandle<O> {
         O: DeserializeOwned,
     {
         let mut outage = Outage::new(self.client.retry_for);
-        self.end(&mut outage).await
+        self.end(&mut outage, &mut None).await
     }
 
-    async fn end(&self, outage: &mut Outage) -> ClientResult<O>
+    /// Leaves in `last` how the run was when it was last read and went on.
+    async fn end(&self, outage: &mut Outage, last: &mut Option<Box<WorkflowRun>>) -> ClientResult<O>
     where
         O: DeserializeOwned,
     {
@@ -117,6 +118,7 @@ impl<O> RunHandle<O> {
                 }
                 _ => {}
             }
+            *last = Some(Box::new(run));
             // A timeout is the poll: both ways lead to another look.
             let _ = tokio::time::timeout(delay, ended).await;
             delay = (delay * 2).min(POLL_MAX);
@@ -135,11 +137,14 @@ impl<O> RunHandle<O> {
         O: DeserializeOwned,
     {
         let mut outage = Outage::new(limit.max(self.client.retry_for));
-        let timed_out = match tokio::time::timeout(limit, self.end(&mut outage)).await {
-            Ok(result) => return result,
-            Err(_) => ClientError::TimedOut {
-                run_id: self.run_id.to_string(),
-            },
+        let mut last = None;
+        let end = self.end(&mut outage, &mut last);
+        if let Ok(result) = tokio::time::timeout(limit, end).await {
+            return result;
+        }
+        let timed_out = ClientError::TimedOut {
+            run_id: self.run_id.to_string(),
+            last,
         };
         Err(outage.into_error().map_or(timed_out, ClientError::from))
     }
