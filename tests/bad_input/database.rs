@@ -102,7 +102,13 @@ async fn a_database_that_is_read_only_says_so() {
     let before = fs::read(&db.path).unwrap();
     // A user without privileges may not reach where the tests are built.
     let program = db.folder.path().join("other_process");
-    fs::copy(env!("CARGO_BIN_EXE_other_process"), &program).unwrap();
+    // By a process of its own: one that another test starts meanwhile would inherit the open file, and
+    // what is open for writing cannot be executed.
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_other_process"))
+        .arg(&program)
+        .status();
+    assert!(copied.expect("cp starts").success());
     let open_with = |folder_mode: u32, file_mode: u32| {
         fs::set_permissions(&db.path, fs::Permissions::from_mode(file_mode)).unwrap();
         fs::set_permissions(db.folder.path(), fs::Permissions::from_mode(folder_mode)).unwrap();
