@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::Read;
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use openworkflow::otel::opentelemetry::trace::{Tracer, TracerProvider};
@@ -22,6 +23,9 @@ fn traced_worker(signal: &str, endpoint: &str, protocol: &str, ready: impl Fn())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    // From the beginning: a worker whose log nobody reads stands still when the pipe is full.
+    let said = read(worker.stdout.take().unwrap());
+    let errors = read(worker.stderr.take().unwrap());
     ready();
     let sent = Command::new("kill")
         .args([signal, &worker.id().to_string()])
@@ -29,19 +33,7 @@ fn traced_worker(signal: &str, endpoint: &str, protocol: &str, ready: impl Fn())
         .unwrap();
     assert!(sent.success());
     let start = Instant::now();
-    let mut output = [String::new(), String::new()];
-    worker
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut output[0])
-        .unwrap();
-    worker
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut output[1])
-        .unwrap();
+    let output = [said, errors].map(|text| text.join().unwrap());
     worker.wait().unwrap();
     // However long the receiver has been away.
     assert!(
@@ -49,6 +41,14 @@ fn traced_worker(signal: &str, endpoint: &str, protocol: &str, ready: impl Fn())
         "it takes long to end"
     );
     output
+}
+
+fn read(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        pipe.read_to_string(&mut text).unwrap();
+        text
+    })
 }
 
 /// Ctrl-C, or what a container's runtime sends, loses no span, and none of a tree.
