@@ -17,6 +17,21 @@ fn add_one() -> Workflow {
     W.implement(|wf, n: u32| async move { wf.run("add", || async { Ok(n + 1) }).await })
 }
 
+/// Waits at the gate in a step.
+fn held(gate: &Gate) -> Workflow {
+    let gate = gate.clone();
+    W.implement(move |wf, n: u32| {
+        let gate = gate.clone();
+        async move {
+            wf.run("wait", || async {
+                gate.pass().await;
+                Ok(n)
+            })
+            .await
+        }
+    })
+}
+
 fn worker(harness: &Harness, configure: impl FnOnce(WorkerBuilder) -> WorkerBuilder) -> Worker {
     configure(Worker::builder(harness.store())).build().unwrap()
 }
@@ -112,17 +127,7 @@ async fn a_tick_goes_through_the_interceptors_and_leaves_others_runs_alone() {
 async fn a_tick_that_is_dropped_leaves_its_runs_until_their_lease_ends() {
     let harness = Harness::idle().await;
     let gate = Gate::closed();
-    let held = gate.clone();
-    let workflow = W.implement(move |wf, n: u32| {
-        let gate = held.clone();
-        async move {
-            wf.run("wait", || async {
-                gate.pass().await;
-                Ok(n)
-            })
-            .await
-        }
-    });
+    let workflow = held(&gate);
     let worker = worker(&harness, |worker| worker.workflow(workflow));
     let run = harness.start(&W, 3).await;
     tokio::select! {
@@ -160,18 +165,9 @@ async fn ticks_side_by_side_share_the_work() {
 async fn a_lease_is_kept_while_a_tick_executes() {
     let harness = Harness::idle().await;
     let gate = Gate::closed();
-    let held = gate.clone();
-    let workflow = W.implement(move |wf, n: u32| {
-        let gate = held.clone();
-        async move {
-            wf.run("wait", || async {
-                gate.pass().await;
-                Ok(n)
-            })
-            .await
-        }
-    });
-    let lease = Duration::from_millis(400);
+    let workflow = held(&gate);
+    // Long enough for a machine under load to show its sign of life at half time.
+    let lease = Duration::from_secs(4);
     let worker = worker(&harness, |worker| worker.workflow(workflow).lease(lease));
     let run = harness.start(&W, 3).await;
     let extended = async {

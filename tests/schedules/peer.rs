@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use openworkflow::backend::Owner;
-use openworkflow_tests::RawSqlite;
-use tokio_postgres::SimpleQueryMessage;
+use openworkflow_tests::{RawSqlite, text_rows};
 use uuid::Uuid;
 
 use super::gate::{Gate, UnderWay};
@@ -200,15 +199,7 @@ async fn on_postgres(session: &tokio_postgres::Client, sql: &str) -> Vec<Row> {
         .replace("BEGIN IMMEDIATE", "BEGIN")
         .replace("NOW", "now()");
     let sql = sql.replace("NEXT_YEAR", "now() + interval '1 year'");
-    let messages = session.simple_query(&sql).await;
-    let messages = messages.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-    let rows = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    rows.map(|row| (0..row.len()).map(|at| row.get(at).map(str::to_owned)))
-        .map(Iterator::collect)
-        .collect()
+    text_rows(session, &sql).await
 }
 
 /// A transaction keeps everybody else out from its beginning: it is held there, and nowhere else.

@@ -48,7 +48,7 @@ pub mod timely;
 
 pub use database::{Database, RunRow, SignalRow, StepRow, TIME_COLUMNS};
 pub use harness::Harness;
-pub use postgres::PostgresDatabase;
+pub use postgres::{PostgresDatabase, text_rows};
 pub use probe::{Gate, Log, wait_for, wait_until};
 pub use recorded::{ClaimRecord, Recorded};
 pub use sqlite::{RawSqlite, SqliteDatabase};

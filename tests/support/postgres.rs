@@ -113,16 +113,7 @@ impl Database for PostgresDatabase {
     }
 
     async fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
-        // The simple protocol gives every value as text.
-        let messages = self.session().await.simple_query(sql).await;
-        let messages = messages.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-        let rows = messages.iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        rows.map(|row| (0..row.len()).map(|at| row.get(at).map(str::to_owned)))
-            .map(Iterator::collect)
-            .collect()
+        text_rows(&*self.session().await, sql).await
     }
 
     async fn execute(&self, sql: &str) {
@@ -177,4 +168,18 @@ pub(crate) async fn shift(session: &tokio_postgres::Client, by: Duration) {
         session.batch_execute("ROLLBACK").await.expect("it ends");
     }
     panic!("the tables cannot be locked");
+}
+
+/// The rows that `sql` gives, every value as text.
+pub async fn text_rows(session: &tokio_postgres::Client, sql: &str) -> Vec<Vec<Option<String>>> {
+    // The simple protocol gives them so.
+    let messages = session.simple_query(sql).await;
+    let messages = messages.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    rows.map(|row| (0..row.len()).map(|at| row.get(at).map(str::to_owned)))
+        .map(Iterator::collect)
+        .collect()
 }

@@ -72,6 +72,10 @@ impl<B: Backend> Backend for Recorded<B> {
         self.inner.clock_offset()
     }
 
+    fn label(&self) -> String {
+        self.inner.label()
+    }
+
     fn wakeups(&self) -> &Wakeups {
         self.inner.wakeups()
     }
