@@ -11,6 +11,10 @@ use tokio::sync::Notify;
 
 use crate::backend::BackendResult;
 
+/// How much further the wall clock may have got than the monotonic one. More means that the machine slept,
+/// or that its clock was set.
+pub(crate) const LEAP: Duration = Duration::from_millis(500);
+
 /// The clock by which runs become due, sleeps end and leases expire.
 ///
 /// The default is the system's. A [manual](Self::manual) clock stands still until it is told to

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use workflow_core::Interruption;
 
 use crate::backend::{Backend, BackendError, Owner};
+use crate::clock::LEAP;
 
 /// A time by two clocks. The monotonic one is never set, but stands still in most systems while the
 /// machine sleeps; the other one goes on.
@@ -54,9 +55,6 @@ impl Moment {
         shown > counted + LEAP
     }
 }
-
-/// A machine that sleeps does so for longer.
-const LEAP: Duration = Duration::from_millis(500);
 
 /// How long a run is this execution's for sure.
 pub(crate) struct Lease {

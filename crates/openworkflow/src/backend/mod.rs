@@ -37,6 +37,10 @@ pub use wakeups::Wakeups;
 
 use crate::{Clock, ClockOffset};
 
+/// How often a process searches a namespace for passed deadlines.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The result of a backend's operation.
 pub type BackendResult<T> = std::result::Result<T, BackendError>;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use workflow_core::BoxFuture;
 
-use super::{Clock, ClockOffset, Kind};
+use super::{Clock, ClockOffset, Kind, LEAP};
 use crate::backend::BackendResult;
 
 impl Clock {
@@ -105,10 +105,6 @@ const SAYING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long an answer is good for: clocks drift apart by some milliseconds in it.
 const GOOD_FOR: Duration = Duration::from_secs(60);
-
-/// How much further the machine's clock may have got than the one that counts. More means that the machine
-/// slept, or that its clock was set.
-const LEAP: Duration = Duration::from_millis(500);
 
 impl Following {
     pub(super) fn machine(&self) -> &Clock {

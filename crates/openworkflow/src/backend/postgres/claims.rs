@@ -10,13 +10,10 @@ use tokio_postgres::Row;
 use super::rows::RUN_WIDTH;
 use super::session::{Json, Param, WhenLost};
 use super::{Inner, rows};
-use crate::backend::{BackendError, BackendResult, Claim, ClaimedRun, codec};
+use crate::backend::{BackendError, BackendResult, Claim, ClaimedRun, SWEEP_INTERVAL, codec};
 
 /// No lease is longer, so that no addition overflows in the database.
 pub(super) const LONGEST_LEASE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-
-/// How often the runs of a namespace are searched for passed deadlines.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many runs one transaction of a sweep fails at most.
 const SWEEP_LIMIT: i64 = 500;

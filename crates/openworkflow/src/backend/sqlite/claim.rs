@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rusqlite::params;
 
@@ -18,9 +17,6 @@ const PASSED_OVER: usize = 32;
 
 /// What runs are that were started before. `sleeping` was written by old versions only.
 const STARTED: [&str; 2] = ["running", "sleeping"];
-
-/// How often deadlines are looked for, by the clock.
-pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many runs one job of a sweep fails at most: others wait for it.
 const SWEEP_LIMIT: usize = 100;

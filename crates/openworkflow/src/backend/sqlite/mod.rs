@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 use super::{
     Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd,
     History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, Owner, Page, RunCounts,
-    StepAttempt, Wakeups, WorkflowRun,
+    SWEEP_INTERVAL, StepAttempt, Wakeups, WorkflowRun,
 };
 use crate::Clock;
 use connection::{Connections, Settings};
@@ -269,7 +269,7 @@ impl Sqlite {
         // A clock that was set back makes it due too.
         let is_due = swept_at.get(namespace_id).is_none_or(|last| {
             now.duration_since(*last)
-                .map_or(true, |since| since >= claim::SWEEP_INTERVAL)
+                .map_or(true, |since| since >= SWEEP_INTERVAL)
         });
         if is_due {
             swept_at.insert(Arc::clone(namespace_id), now);
