@@ -29,6 +29,7 @@ pub(crate) mod runtimes;
 mod signals;
 mod steps;
 mod ticks;
+mod time_limits;
 mod traces;
 mod worker;
 

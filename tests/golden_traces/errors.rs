@@ -144,6 +144,34 @@ pub(crate) async fn timed_out_further_out<S: Backend + Clone>(store: S) {
     );
 }
 
+pub(crate) async fn took_longer_than_its_limit<S: Backend + Clone>(store: S) {
+    let traced = Traced::new(&store, |worker| {
+        worker.workflow(W.implement(|wf, ()| async move {
+            let step = wf.run("step", || async {
+                if wf.attempt() == 1 {
+                    std::future::pending::<()>().await;
+                }
+                Ok(())
+            });
+            step.timeout("20ms").retry(SOON).await
+        }))
+    });
+    traced.run(traced.client.start(&W, &())).await;
+    let spans = traced.spans().await;
+    // A limit of the step's own is inside of its span, and tried again by its policy.
+    tree(&spans).assert_eq(
+        r#"
+        caller [internal] unset
+        └── workflow.start w [producer] ok
+            ├── workflow.execute w [consumer] error("step \"step\" took longer than its limit of 20ms") {error.type=timeout, workflow.outcome=retrying, workflow_run.attempt=1}
+            │   └── step.run step [internal] error("step \"step\" took longer than its limit of 20ms") {error.type=timeout, step.outcome=failed, step_attempt.prior_failures=0, workflow_run.attempt=1}
+            │         * exception {exception.message="step \"step\" took longer than its limit of 20ms", exception.type=TimeoutError}
+            └── workflow.execute w [consumer] ok {workflow.outcome=completed, workflow_run.attempt=2}
+                └── step.run step [internal] ok {step.outcome=completed, step_attempt.prior_failures=1, workflow_run.attempt=2}
+        "#,
+    );
+}
+
 pub(crate) async fn stored_result_no_longer_fits<S: Backend + Clone>(store: S) {
     let traced = Traced::new(&store, |worker| {
         worker.workflow(W.implement(|wf, ()| async move {

@@ -205,7 +205,7 @@ macro_rules! golden_traces {
             deadline_while_parked deadline_during_a_step unregistered_workflow
             worker_stopped_during_a_step
             last_write_refused cancel_of_an_unknown_run
-            refused_out_of_sight answered_with_nonsense timed_out_further_out stored_result_no_longer_fits
+            refused_out_of_sight answered_with_nonsense timed_out_further_out took_longer_than_its_limit stored_result_no_longer_fits
             results_that_cannot_be_read_back a_step_of_another_kind
             step_left_out_by_a_sampler execution_timed_out_further_out
             step_beside_a_panic step_beside_an_error

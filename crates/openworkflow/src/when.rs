@@ -43,19 +43,40 @@ impl When {
             Error::of_kind(ErrorKind::InvalidArgument, format!("{what}: {problem}"))
         };
         let duration = match &self.0 {
-            Repr::At(at) => return Ok(*at).and_then(|at| in_range(at).ok_or_else(|| invalid(too_late()))),
+            Repr::At(at) => {
+                return Ok(*at).and_then(|at| in_range(at).ok_or_else(|| invalid(too_late())));
+            }
             Repr::In(duration) => *duration,
-            Repr::Text(text) => parse_duration(text).ok_or_else(|| {
-                invalid(format!(
-                    "{text:?} is no duration; write a number and a unit, such as \"30s\" or \"1.5 hours\""
-                ))
-            })?,
+            Repr::Text(text) => parse_duration(text).ok_or_else(|| invalid(no_duration(text)))?,
             Repr::AYearFromNow => return Ok(a_year_after(now)),
         };
         now.checked_add(duration)
             .and_then(in_range)
             .ok_or_else(|| invalid(too_late()))
     }
+
+    /// The duration, as the limit of something that may happen more than once. `what` begins the
+    /// error's message.
+    pub(crate) fn limit(&self, what: &str) -> Result<Duration, Error> {
+        let limit = match &self.0 {
+            Repr::In(duration) => Ok(*duration),
+            Repr::Text(text) => parse_duration(text).ok_or_else(|| no_duration(text)),
+            Repr::At(_) | Repr::AYearFromNow => {
+                Err("it is an instant; give a duration, such as \"30s\"".to_owned())
+            }
+        };
+        let limit = match limit {
+            Ok(Duration::ZERO) => Err("it is zero; give a longer one, such as \"30s\"".to_owned()),
+            limit => limit,
+        };
+        limit.map_err(|problem| {
+            Error::of_kind(ErrorKind::InvalidArgument, format!("{what}: {problem}"))
+        })
+    }
+}
+
+fn no_duration(text: &str) -> String {
+    format!("{text:?} is no duration; write a number and a unit, such as \"30s\" or \"1.5 hours\"")
 }
 
 fn too_late() -> String {
@@ -169,5 +190,27 @@ mod tests {
                 .is_err()
         );
         assert_eq!(When::from(Duration::ZERO).resolve(now, "x").ok(), Some(now));
+    }
+
+    #[test]
+    fn limits_are_durations_that_are_not_zero() {
+        let limit = |limit: When| {
+            let limit = limit.limit("the time-out");
+            limit.map_err(|error| error.message().to_owned())
+        };
+        assert_eq!(limit("1.5s".into()), Ok(Duration::from_millis(1500)));
+        assert_eq!(limit(Duration::MAX.into()), Ok(Duration::MAX));
+        for (senseless, problem) in [
+            (Duration::ZERO.into(), "it is zero"),
+            ("0s".into(), "it is zero"),
+            ("soon".into(), "\"soon\" is no duration"),
+            (SystemTime::now().into(), "it is an instant"),
+        ] {
+            let message = limit(senseless).unwrap_err();
+            assert!(
+                message.starts_with(&format!("the time-out: {problem}; ")),
+                "{message}"
+            );
+        }
     }
 }

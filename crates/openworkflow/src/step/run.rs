@@ -18,6 +18,7 @@ use crate::backend::{NewStepAttempt, StepAttemptKind};
 use crate::execution::{Entered, ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
 use crate::payload::{self, Subject};
 use crate::retry::{RetryDecision, RetryPolicy};
+use crate::when::When;
 
 /// A function that takes longer than this is recorded as running; a faster one is recorded once,
 /// with its result, which halves what it costs.
@@ -31,6 +32,7 @@ struct Config<'a> {
     state: Arc<ExecutionState>,
     name: String,
     policy: RetryPolicy,
+    timeout: Option<When>,
     body: BoxFuture<'a, Result<Payload>>,
 }
 
@@ -48,6 +50,7 @@ where
             state,
             name,
             policy: STEP_RETRY,
+            timeout: None,
             body,
         }))
     }
@@ -64,6 +67,35 @@ where
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         if let Some(config) = self.0.config() {
             config.policy = policy;
+        }
+        self
+    }
+
+    /// Limits each attempt at the step; there is no limit by default. The function is dropped at the
+    /// `await` where it is when the time is over, and the attempt has failed with an error of kind
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) that names the step and the limit. The
+    /// [retry policy](Self::retry) has it tried again like any other failure.
+    ///
+    /// What the function has handed to another thread or task goes on: see `docs/guarantees.md`. One that
+    /// blocks its thread is not stopped, and what it returns at the end of that counts.
+    ///
+    /// Takes a [`Duration`], or text such as `"30s"`. The step is refused with an error of kind
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) where that is zero, an instant or
+    /// no duration.
+    ///
+    /// ```
+    /// # use openworkflow::{RetryPolicy, Workflow};
+    /// # async fn charge() -> std::io::Result<u32> { Ok(1) }
+    /// # let _ = Workflow::new("w", |wf, _: ()| async move {
+    /// wf.run("charge", || async { Ok(charge().await?) })
+    ///     .timeout("30s")
+    ///     .retry(RetryPolicy::attempts(3))
+    ///     .await
+    /// # });
+    /// ```
+    pub fn timeout(mut self, limit: impl Into<When>) -> Self {
+        if let Some(config) = self.0.config() {
+            config.timeout = Some(limit.into());
         }
         self
     }
@@ -85,12 +117,17 @@ async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
         state,
         name,
         policy,
+        timeout,
         body,
     } = config;
     if let Err(error) = policy.validate() {
         let message = format!("step {name:?}: {error}");
         return Err(Error::of_kind(ErrorKind::InvalidArgument, message));
     }
+    let limit = match timeout {
+        Some(timeout) => Some(timeout.limit(&format!("the time-out of step {name:?}"))?),
+        None => None,
+    };
     let entered = state.enter(&name, StepAttemptKind::Function).await?;
     let Entered {
         name,
@@ -126,6 +163,10 @@ async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
     drop(turn);
 
     state.begin(place).await;
+    let body = match limit {
+        Some(limit) => Box::pin(limited(body, Arc::clone(&name), limit)),
+        None => body,
+    };
     let attempt_id = state.new_attempt_id().await;
     let mut attempt = NewStepAttempt::new(attempt_id, name, StepAttemptKind::Function, None);
     let at_work = state.at_work();
@@ -142,6 +183,19 @@ async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
             Err(fail(&state, at_work, &attempt, failures, error, &policy, None).await)
         }
     }
+}
+
+/// Drops `body` where it takes longer than `limit`, counted from when it is first polled.
+async fn limited(
+    body: BoxFuture<'_, Result<Payload>>,
+    step_name: Arc<str>,
+    limit: Duration,
+) -> Result<Payload> {
+    let in_time = tokio::time::timeout(limit, body).await;
+    in_time.unwrap_or_else(|_| {
+        let message = format!("step {step_name:?} took longer than its limit of {limit:?}");
+        Err(Error::of_kind(ErrorKind::Timeout, message))
+    })
 }
 
 /// Runs the function through the chain.
