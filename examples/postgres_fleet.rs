@@ -11,7 +11,7 @@ use std::process::{self, Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use openworkflow::backend::BackendError;
-use openworkflow::{Client, Postgres, Worker, WorkflowSpec};
+use openworkflow::{Client, Postgres, RunStatus, Worker, WorkflowSpec};
 
 /// Prints a book, page by page. The output is which process printed which page.
 static PRINT: WorkflowSpec<u32, Vec<u32>> = WorkflowSpec::new("print");
@@ -114,7 +114,10 @@ async fn lead(url: Option<String>) -> Result<(), Box<dyn Error>> {
 async fn busy_process(client: &Client) -> Result<u32, Box<dyn Error>> {
     loop {
         let mut pages: BTreeMap<u32, u32> = BTreeMap::new();
-        let runs = client.list_runs().workflow("print").status("running");
+        let runs = client
+            .list_runs()
+            .workflow("print")
+            .status(RunStatus::Running);
         for run in runs.await?.items {
             for step in client.list_steps(&run.id).await?.items {
                 if let Ok(printed_by) = step.output.expose().parse() {

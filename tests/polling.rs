@@ -64,7 +64,7 @@ async fn work(store: &Recorded<Sqlite>) -> Standstill {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_worker_polls_ever_less_often_until_there_is_work() {
-    let store = Sqlite::options().open_in_memory().await.unwrap();
+    let store = Sqlite::open_in_memory().await.unwrap();
     let store = Recorded::new(store);
     let _worker = start_worker(&store);
     store.reached(12).await;

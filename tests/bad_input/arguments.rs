@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
+use openworkflow::backend::{StepAttemptKind, StepStatus};
 use openworkflow::{
-    BuildError, Client, ClientError, Error, RetryPolicy, When, Worker, WorkerBuilder, Workflow,
-    WorkflowSpec,
+    BuildError, Client, ClientError, Error, RetryPolicy, RunStatus, When, Worker, WorkerBuilder,
+    Workflow, WorkflowSpec,
 };
 use serde_json::{Value, json};
 
@@ -405,6 +406,29 @@ async fn lists_refuse_bad_cursors_and_limits() {
     assert_words(&both.unwrap_err().to_string(), &["exclude each other"]);
     let next = db.client.list_runs().after(good).await.unwrap();
     assert_eq!(next.items.len(), 2);
-    let unknown = db.client.list_runs().status("no such").await.unwrap();
-    assert!(unknown.items.is_empty());
+}
+
+/// A typo is refused where it is made, and never answered with an empty list.
+#[test]
+fn a_misspelt_status_is_refused_with_the_right_words() {
+    let typo = "compleeted".parse::<RunStatus>().unwrap_err();
+    assert_words(
+        &typo.to_string(),
+        &[
+            "\"compleeted\"",
+            "status of a run",
+            "\"completed\"",
+            "\"canceled\"",
+        ],
+    );
+    for word in ["", "Completed", " completed", "cancelled"] {
+        assert!(word.parse::<RunStatus>().is_err(), "{word:?}");
+    }
+    let typo = "done".parse::<StepStatus>().unwrap_err();
+    assert_words(
+        &typo.to_string(),
+        &["\"done\"", "step attempt", "\"failed\""],
+    );
+    let long = "x".repeat(100_000).parse::<StepAttemptKind>().unwrap_err();
+    assert!(long.to_string().len() < 500);
 }

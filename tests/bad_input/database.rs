@@ -273,7 +273,8 @@ async fn a_closed_database_says_so() {
         "{error:?}"
     );
     assert_words(&error.to_string(), &["closed"]);
-    let worker = Worker::builder(db.store.clone()).build().unwrap();
+    let worker = Worker::builder(db.store.clone()).claim_unregistered(true);
+    let worker = worker.build().unwrap();
     let ended = worker.run_until(std::future::pending()).await;
     assert!(matches!(ended, Err(BackendError::Closed)), "{ended:?}");
 }

@@ -104,11 +104,8 @@ async fn without_a_carrier_nothing_is_stored() {
 #[tokio::test]
 async fn a_start_that_finds_a_run_keeps_the_first_carrier() {
     let seen = Log::new();
-    let harness = Harness::with_client(
-        |client| client.interceptor(carry(&[("n", "1")], &seen)),
-        |worker| worker,
-    )
-    .await;
+    let harness =
+        Harness::idle_with(|client| client.interceptor(carry(&[("n", "1")], &seen))).await;
     let first = harness
         .client
         .start(&W, &1)

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use openworkflow::{Error, WorkflowSpec};
+use openworkflow::{Error, RunStatus, WorkflowSpec};
 use openworkflow_tests::{Database, Log, logged};
 
 use super::replay::{Departures, W, harness};
@@ -194,7 +194,12 @@ async fn a_changed_workflow_is_deployed_as_a_version_beside_the_old_one() {
     assert_eq!(log.lines(), [""; 0]);
 
     // 3. Nothing of the old version is left. 4. Workers without it.
-    let left = harness.client.list_runs().status("running").await.unwrap();
+    let left = harness
+        .client
+        .list_runs()
+        .status(RunStatus::Running)
+        .await
+        .unwrap();
     assert!(left.items.iter().all(|run| run.version.is_some()));
     harness.stop().await;
     harness.start_worker(|worker| worker.workflow(v2()));

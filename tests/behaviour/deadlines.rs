@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use openworkflow::{
     CreateRun, CreatedRun, Error, Interceptor, Interruption, Next, Result, RetryPolicy, StepCall,
-    StepOutcome, WorkflowSpec,
+    StepOutcome, Workflow, WorkflowSpec,
 };
 use openworkflow_tests::{Database, Gate, Log, RunRow, wait_until};
 use serde_json::json;
@@ -56,7 +56,8 @@ async fn a_run_that_never_began_fails_at_its_deadline() {
 #[tokio::test]
 async fn any_worker_of_the_namespace_notices() {
     // The worker does not know the workflow.
-    let harness = Harness::new(|worker| worker).await;
+    let other = Workflow::new("other", |_, ()| async { Ok(()) });
+    let harness = Harness::new(|worker| worker.workflow(other)).await;
     let run = harness.client.start(&W, &()).deadline(HOUR).await.unwrap();
     harness.advance(HOUR).await;
     assert_overdue(&harness.failure(&run).await);

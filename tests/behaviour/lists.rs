@@ -139,7 +139,7 @@ async fn filters() {
     let count = |status: &'static str, workflow: &'static str| {
         let mut list = harness.client.list_runs();
         if !status.is_empty() {
-            list = list.status(status);
+            list = list.status(status.parse().unwrap());
         }
         if !workflow.is_empty() {
             list = list.workflow(workflow);

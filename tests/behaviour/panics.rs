@@ -317,8 +317,7 @@ async fn a_panic_in_a_hook_of_a_client_is_an_error_of_the_operation() {
                 at,
                 done: Arc::default(),
             };
-            let harness =
-                Harness::with_client(|client| client.interceptor(panics), |worker| worker).await;
+            let harness = Harness::idle_with(|client| client.interceptor(panics)).await;
             let mut failures = Vec::new();
             let run = match harness.client.start(&W, &1).idempotency_key("k").await {
                 Ok(run) => run,

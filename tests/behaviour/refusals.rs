@@ -3,7 +3,7 @@
 use std::future::IntoFuture;
 
 use openworkflow::backend::Cursor;
-use openworkflow::{Client, ClientError, Worker, WorkflowSpec};
+use openworkflow::{Client, ClientError, RunStatus, Worker, WorkflowSpec};
 use openworkflow_tests::Database;
 
 use super::{Harness, SECOND};
@@ -38,7 +38,12 @@ async fn a_null_character_is_refused_by_name_wherever_it_comes_in() {
         ("the run's id", refusal(run.cancel()).await),
         (
             "the status",
-            refusal(client.list_runs().status("a\0b")).await,
+            refusal(
+                client
+                    .list_runs()
+                    .status(RunStatus::Other("a\0b".to_owned())),
+            )
+            .await,
         ),
         (
             "the workflow's name",

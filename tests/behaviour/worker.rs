@@ -433,6 +433,8 @@ async fn a_worker_that_makes_no_sense_is_not_built() {
             .build()
             .is_ok()
     );
+    // Meant to tell of what nobody knows.
+    assert!(builder().claim_unregistered(true).build().is_ok());
     for (worker, problem) in [
         (
             builder().workflow(done()).workflow(done()),
@@ -442,6 +444,7 @@ async fn a_worker_that_makes_no_sense_is_not_built() {
             builder().workflow(versioned()).workflow(versioned()),
             "Workflow \"w\" (version: v1) is registered twice",
         ),
+        (builder(), "it has no workflow"),
         (builder().concurrency(0), "the concurrency is 0"),
         (builder().lease(Duration::from_millis(99)), "too short"),
         (
@@ -461,8 +464,9 @@ async fn a_worker_that_makes_no_sense_is_not_built() {
 
 #[tokio::test]
 async fn a_worker_survives_until_its_database_is_closed() {
-    let harness = Harness::new(|worker| worker).await;
-    let mut handle = harness.another_worker(|worker| worker);
+    let done = || W.implement(|_, n: u32| async move { Ok(n) });
+    let harness = Harness::new(|worker| worker.workflow(done())).await;
+    let mut handle = harness.another_worker(|worker| worker.workflow(done()));
     handle.stop().await.unwrap();
     handle.stop().await.unwrap();
     handle.wait().await.unwrap();

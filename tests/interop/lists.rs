@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use openworkflow::RunStatus;
 use openworkflow_tests::Database;
 use serde_json::{Value, json};
 
@@ -155,7 +156,7 @@ async fn filters_and_rows_look_alike(sdk: Sdk) {
         let rust = site
             .client
             .list_runs()
-            .status(status)
+            .status(RunStatus::from_stored(status))
             .workflow(workflow)
             .await
             .unwrap();

@@ -35,16 +35,20 @@ impl<D: Database> Harness<D> {
         client: impl FnOnce(ClientBuilder) -> ClientBuilder,
         worker: impl FnOnce(WorkerBuilder) -> WorkerBuilder,
     ) -> Self {
-        let mut harness = Self::idle().await;
-        harness.client = client(Client::builder(harness.db.store())).build();
+        let mut harness = Self::idle_with(client).await;
         harness.start_worker(worker);
         harness
     }
 
     /// A fresh database and a client. No worker.
     pub async fn idle() -> Self {
+        Self::idle_with(|client| client).await
+    }
+
+    /// As [`idle`](Self::idle), with a client that is set up by `client`.
+    pub async fn idle_with(client: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
         let db = D::create().await;
-        let client = Client::new(db.store());
+        let client = client(Client::builder(db.store())).build();
         Self {
             db,
             client,

@@ -65,6 +65,7 @@ mod worker;
 mod workflow;
 
 pub use async_trait::async_trait;
+pub use backend::RunStatus;
 #[cfg(feature = "postgres")]
 pub use backend::{Postgres, PostgresOptions};
 #[cfg(feature = "sqlite")]

@@ -25,7 +25,7 @@ static NEVER_RUN: WorkflowSpec<(), ()> = WorkflowSpec::new("never-run");
 async fn start(
     workflow: Workflow,
 ) -> Result<(WorkerHandle, RunHandle<String>), Box<dyn std::error::Error>> {
-    let store = Sqlite::options().open_in_memory().await?;
+    let store = Sqlite::open_in_memory().await?;
     let worker = Worker::builder(store.clone()).workflow(workflow).build()?;
     let run = Client::new(store).start(&WORKFLOW, &()).await?;
     Ok((worker.start(), run))

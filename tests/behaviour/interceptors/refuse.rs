@@ -20,7 +20,7 @@ async fn a_creation_may_be_refused_or_answered() {
         }),
         ..Hooks::default()
     };
-    let harness = Harness::with_client(|client| client.interceptor(hooks), |worker| worker).await;
+    let harness = Harness::idle_with(|client| client.interceptor(hooks)).await;
     let refused = harness
         .client
         .start(&W, &0)

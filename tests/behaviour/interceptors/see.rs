@@ -91,7 +91,7 @@ async fn the_id_is_known_before_the_run_exists() {
         }),
         ..Hooks::default()
     };
-    let harness = Harness::with_client(|client| client.interceptor(hooks), |worker| worker).await;
+    let harness = Harness::idle_with(|client| client.interceptor(hooks)).await;
     let first = harness
         .client
         .start(&W, &1)

@@ -25,7 +25,7 @@ pub use page::{Cursor, Page};
 pub use postgres::{Postgres, PostgresOptions, TlsMode};
 pub use record::{
     ChildRun, ClaimedRun, History, ReceivedSignal, RunCounts, RunStatus, StepAttempt,
-    StepAttemptKind, StepStatus, StoredError, WorkflowRun,
+    StepAttemptKind, StepStatus, StoredError, UnknownWord, WorkflowRun,
 };
 pub use request::{
     Cancellation, Claim, EndedStep, ExecutionEnd, ListRuns, ListSteps, NewRun, NewSignal,
@@ -70,7 +70,7 @@ pub type BackendResult<T> = std::result::Result<T, BackendError>;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = Sqlite::options().open_in_memory().await?;
+/// let store = Sqlite::open_in_memory().await?;
 /// store.create_run(NewRun::new("default", "run-1", "greet", Payload::NULL)).await?;
 ///
 /// let lease = Duration::from_secs(30);

@@ -2,14 +2,43 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::str::FromStr;
 use std::time::SystemTime;
 
 use workflow_core::{Carrier, Error, ErrorKind, Payload};
 
 use super::{BackendError, Cursor, codec};
 
+/// A word that is none of the known ones.
+///
+/// ```
+/// use openworkflow::RunStatus;
+///
+/// let typo = "compleeted".parse::<RunStatus>().unwrap_err();
+/// assert!(typo.to_string().contains(r#""compleeted" is no status of a run; use "pending", "running""#));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{word:?} is no {what}; use {}", quoted(.known))]
+pub struct UnknownWord {
+    word: String,
+    what: &'static str,
+    known: &'static [&'static str],
+}
+
+fn quoted(words: &[&str]) -> String {
+    let words: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
+    match words.split_last() {
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
 macro_rules! text_enum {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+    (
+        $(#[$doc:meta])* $name:ident ($what:literal) {
+            $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)*
+        }
+    ) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash)]
         #[non_exhaustive]
@@ -28,14 +57,31 @@ macro_rules! text_enum {
                     Self::Other(text) => text,
                 }
             }
+
+            /// Reads what stands in the database, whatever it is: a newer peer may know more words. For
+            /// backends. What people write is [parsed](str::parse).
+            #[must_use]
+            pub fn from_stored(text: &str) -> Self {
+                Self::known(text).unwrap_or_else(|| Self::Other(text.to_owned()))
+            }
+
+            fn known(text: &str) -> Option<Self> {
+                match text {
+                    $($text => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
         }
 
-        impl From<&str> for $name {
-            fn from(text: &str) -> Self {
-                match text {
-                    $($text => Self::$variant,)*
-                    other => Self::Other(other.to_owned()),
-                }
+        impl FromStr for $name {
+            type Err = UnknownWord;
+
+            fn from_str(word: &str) -> Result<Self, UnknownWord> {
+                Self::known(word).ok_or_else(|| UnknownWord {
+                    word: word.chars().take(80).collect(),
+                    what: $what,
+                    known: &[$($text),*],
+                })
             }
         }
 
@@ -50,13 +96,19 @@ macro_rules! text_enum {
 text_enum! {
     /// The status of a run.
     ///
-    /// ```
-    /// use openworkflow::backend::RunStatus;
+    /// Text of people's is [parsed](str::parse), which refuses what is no status; what stands in a row is
+    /// kept, known or not.
     ///
-    /// assert!(RunStatus::from("canceled").is_terminal());
-    /// assert_eq!(RunStatus::from("new one"), RunStatus::Other("new one".to_owned()));
     /// ```
-    RunStatus {
+    /// use openworkflow::RunStatus;
+    ///
+    /// assert_eq!("canceled".parse(), Ok(RunStatus::Canceled));
+    /// assert!("cancelled".parse::<RunStatus>().is_err());
+    /// assert_eq!(RunStatus::Canceled.as_str(), "canceled");
+    /// assert!(RunStatus::Canceled.is_terminal());
+    /// assert_eq!(RunStatus::from_stored("archived"), RunStatus::Other("archived".to_owned()));
+    /// ```
+    RunStatus ("status of a run") {
         /// Waits to be claimed, for the first time or again after a failure.
         Pending = "pending",
         /// Claimed by a worker, or parked.
@@ -87,7 +139,7 @@ impl RunStatus {
 
 text_enum! {
     /// The status of a step attempt.
-    StepStatus {
+    StepStatus ("status of a step attempt") {
         /// Under way, waiting, or left behind by a worker that died.
         Running = "running",
         /// Has a result.
@@ -101,7 +153,7 @@ text_enum! {
 
 text_enum! {
     /// The kind of a step attempt.
-    StepAttemptKind {
+    StepAttemptKind ("kind of a step attempt") {
         /// Ran a function.
         Function = "function",
         /// Slept.

@@ -80,10 +80,12 @@ impl ListRunsRequest {
         Self(Lazy::Configured(Config::new(client, query)))
     }
 
-    /// Only runs with this status.
-    pub fn status<'a>(mut self, status: impl Into<&'a str>) -> Self {
+    /// Only runs with this status, exactly as it stands in the database:
+    /// [`Succeeded`](RunStatus::Succeeded) and [`Sleeping`](RunStatus::Sleeping), which old versions wrote,
+    /// are statuses of their own. Text is [parsed](str::parse), which refuses what is no status.
+    pub fn status(mut self, status: RunStatus) -> Self {
         if let Some(config) = self.0.config() {
-            config.query.status = Some(RunStatus::from(status.into()));
+            config.query.status = Some(status);
         }
         self
     }

@@ -195,10 +195,12 @@ impl Client {
     /// Lists runs, newest first. Await the request, after setting what is optional on it.
     ///
     /// ```no_run
+    /// use openworkflow::RunStatus;
+    ///
     /// # async fn example(client: openworkflow::Client) -> Result<(), Box<dyn std::error::Error>> {
-    /// let page = client.list_runs().status("failed").limit(20).await?;
+    /// let page = client.list_runs().status(RunStatus::Failed).limit(20).await?;
     /// if let Some(cursor) = page.next {
-    ///     let older = client.list_runs().status("failed").limit(20).after(cursor).await?;
+    ///     let older = client.list_runs().status(RunStatus::Failed).limit(20).after(cursor).await?;
     /// }
     /// # Ok(()) }
     /// ```

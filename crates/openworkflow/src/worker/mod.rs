@@ -131,7 +131,7 @@ impl Worker {
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let store = Sqlite::options().open_in_memory().await?;
+    /// let store = Sqlite::open_in_memory().await?;
     /// let greet = GREET.implement(|wf, name: String| async move {
     ///     wf.run("compose", || async { Ok(format!("Hello, {name}!")) }).await
     /// });
@@ -278,6 +278,8 @@ impl WorkerBuilder {
     ///
     /// Such a run is put back with an error that says so and looked at again after 5 s, 10 s, … up to
     /// 5 minutes. By default it is not touched: a worker that has the workflow may come.
+    ///
+    /// A worker that does so needs no workflow of its own.
     pub fn claim_unregistered(mut self, claims: bool) -> Self {
         self.claims_unregistered = claims;
         self
@@ -321,7 +323,8 @@ impl WorkerBuilder {
     ///
     /// # Errors
     ///
-    /// Where a workflow is registered twice, a name is empty or too long, a retry policy makes no
+    /// Where there is no workflow and [`claim_unregistered`](Self::claim_unregistered) is off, a workflow
+    /// is registered twice, a name is empty or too long, a retry policy makes no
     /// sense, the concurrency is 0 or above 10,000, or the lease is shorter than 100 ms.
     pub fn build(self) -> Result<Worker, BuildError> {
         if self.concurrency == 0 {
@@ -343,6 +346,14 @@ impl WorkerBuilder {
         }
         let refused = |error: Error| BuildError(error.message().to_owned());
         name::validate("the worker's namespace", &self.namespace_id).map_err(refused)?;
+        if self.workflows.is_empty() && !self.claims_unregistered {
+            return Err(BuildError(
+                "it has no workflow, and would never find anything to do; register one with \
+                 `WorkerBuilder::workflow`, or say `claim_unregistered(true)` if it is meant to put back \
+                 whatever nobody knows"
+                    .into(),
+            ));
+        }
         let registry = Registry::new(self.workflows, self.claims_unregistered).map_err(refused)?;
         Ok(Worker {
             shared: Arc::new(Shared {

@@ -287,7 +287,7 @@ async fn dropping_the_last_clone_ends_the_threads() {
 
 #[tokio::test]
 async fn databases_in_memory_are_apart() {
-    let first = Sqlite::options().open_in_memory().await.unwrap();
+    let first = Sqlite::open_in_memory().await.unwrap();
     let second = Sqlite::open(":memory:").await.unwrap();
     first.create_run(new_run("a")).await.unwrap();
     assert!(first.get_run(NS, "a").await.unwrap().is_some());

@@ -167,7 +167,10 @@ impl Inner {
         for row in &rows {
             let status: String = rows::value(row, 0)?;
             let count: i64 = rows::value(row, 1)?;
-            counts.add(&status.as_str().into(), u64::try_from(count).unwrap_or(0));
+            counts.add(
+                &RunStatus::from_stored(&status),
+                u64::try_from(count).unwrap_or(0),
+            );
         }
         Ok(counts)
     }

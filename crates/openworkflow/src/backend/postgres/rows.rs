@@ -8,8 +8,8 @@ use workflow_core::Payload;
 
 use super::session::JsonText;
 use crate::backend::{
-    BackendError, BackendResult, ChildRun, ReceivedSignal, StepAttempt, StepAttemptKind,
-    StoredError, WorkflowRun, codec,
+    BackendError, BackendResult, ChildRun, ReceivedSignal, RunStatus, StepAttempt, StepAttemptKind,
+    StepStatus, StoredError, WorkflowRun, codec,
 };
 
 /// The columns that [`run`] reads, with the alias `r`.
@@ -78,7 +78,7 @@ pub(super) fn run(row: &Row) -> BackendResult<WorkflowRun> {
     // The time of creation is not at hand yet, and replaced below.
     let mut run = WorkflowRun::new(namespace_id, id, workflow_name, SystemTime::UNIX_EPOCH);
     run.version = columns.next("version")?;
-    run.status = columns.next::<String>("status")?.as_str().into();
+    run.status = RunStatus::from_stored(&columns.next::<String>("status")?);
     run.idempotency_key = columns.next("idempotency_key")?;
     run.carrier = codec::decode_run_context(columns.json("context")?.as_deref());
     run.input = columns.payload("input")?;
@@ -113,9 +113,9 @@ pub(super) fn step(row: &Row) -> BackendResult<StepAttempt> {
     let id: String = columns.next("id")?;
     let run_id: String = columns.next("workflow_run_id")?;
     let name: String = columns.next("step_name")?;
-    let kind = StepAttemptKind::from(columns.next::<String>("kind")?.as_str());
+    let kind = StepAttemptKind::from_stored(&columns.next::<String>("kind")?);
     let mut step = StepAttempt::new(id, run_id, name, kind, SystemTime::UNIX_EPOCH);
-    step.status = columns.next::<String>("status")?.as_str().into();
+    step.status = StepStatus::from_stored(&columns.next::<String>("status")?);
     step.config = columns.json("config")?.filter(|json| json != "{}");
     step.context = columns.json("context")?;
     step.output = columns.payload("output")?;
@@ -146,7 +146,7 @@ pub(super) fn child(row: &Row, at: usize) -> BackendResult<Option<ChildRun>> {
     let finished_at = columns.next("finished_at")?;
     Ok(Some(ChildRun::new(
         id,
-        status.as_str().into(),
+        RunStatus::from_stored(&status),
         output,
         error,
         finished_at,

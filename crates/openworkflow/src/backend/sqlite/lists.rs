@@ -79,7 +79,7 @@ pub(super) fn counts(conn: &Connection, namespace_id: &str) -> OpResult<RunCount
     let mut found = statement.query([namespace_id])?;
     let mut counts = RunCounts::default();
     while let Some(row) = found.next()? {
-        let status = RunStatus::from(row.get_ref(0)?.as_str().unwrap_or_default());
+        let status = RunStatus::from_stored(row.get_ref(0)?.as_str().unwrap_or_default());
         let count: i64 = row.get(1)?;
         counts.add(&status, count.unsigned_abs());
     }

@@ -140,6 +140,26 @@ impl Sqlite {
         Self::options().open(path).await
     }
 
+    /// Opens a new database in memory, for tests; see [`SqliteOptions::open_in_memory`].
+    ///
+    /// ```
+    /// use openworkflow::{Client, Sqlite};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::new(Sqlite::open_in_memory().await?);
+    /// assert_eq!(client.count_runs().await?.pending, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If a thread cannot be started.
+    pub async fn open_in_memory() -> BackendResult<Self> {
+        Self::options().open_in_memory().await
+    }
+
     /// What can be set when a database is opened.
     pub fn options() -> SqliteOptions {
         SqliteOptions::default()
@@ -504,7 +524,7 @@ mod tests {
     /// What is undone is no news.
     #[tokio::test]
     async fn a_failed_job_announces_nothing() {
-        let store = Sqlite::options().open_in_memory().await.unwrap();
+        let store = Sqlite::open_in_memory().await.unwrap();
         store.create_run(run("a")).await.unwrap();
         let work = store.wakeups().work_in("default");
         let mut heard = pin!(work.announced());

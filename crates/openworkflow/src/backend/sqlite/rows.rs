@@ -55,7 +55,7 @@ pub(super) fn run(row: &Row<'_>) -> BackendResult<WorkflowRun> {
         columns.required_time(17, "created_at")?,
     );
     run.version = columns.owned(3, "version")?;
-    run.status = RunStatus::from(columns.required(4, "status")?);
+    run.status = RunStatus::from_stored(columns.required(4, "status")?);
     run.idempotency_key = columns.owned(5, "idempotency_key")?;
     run.carrier = codec::decode_run_context(columns.text(6, "context")?);
     run.input = columns.payload(7, "input")?;
@@ -91,10 +91,10 @@ pub(super) fn step_attempt(row: &Row<'_>) -> BackendResult<StepAttempt> {
         columns.required(0, "id")?,
         columns.required(1, "workflow_run_id")?,
         columns.required(2, "step_name")?,
-        StepAttemptKind::from(columns.required(3, "kind")?),
+        StepAttemptKind::from_stored(columns.required(3, "kind")?),
         columns.required_time(11, "created_at")?,
     );
-    attempt.status = StepStatus::from(columns.required(4, "status")?);
+    attempt.status = StepStatus::from_stored(columns.required(4, "status")?);
     attempt.context = columns.owned(5, "context")?;
     attempt.output = columns.payload(6, "output")?;
     attempt.error = columns.error(7, "error")?;

@@ -133,7 +133,7 @@ pub(super) fn cancel(tx: &mut Tx<'_>, namespace_id: &str, id: &str) -> OpResult<
         .conn
         .prepare_cached("SELECT status FROM workflow_runs WHERE namespace_id = ?1 AND id = ?2")?
         .query_row([namespace_id, id], |row| {
-            Ok(RunStatus::from(
+            Ok(RunStatus::from_stored(
                 row.get_ref(0)?.as_str().unwrap_or_default(),
             ))
         })
@@ -237,7 +237,7 @@ fn interruption(tx: &Tx<'_>, owner: &Owner) -> OpResult<Option<Interruption>> {
                 tx.now_text,
             ],
             |row| {
-                let status = RunStatus::from(row.get_ref(0)?.as_str().unwrap_or_default());
+                let status = RunStatus::from_stored(row.get_ref(0)?.as_str().unwrap_or_default());
                 Ok((status, row.get::<_, bool>(1)?, row.get::<_, bool>(2)?))
             },
         )

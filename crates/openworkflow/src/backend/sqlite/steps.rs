@@ -153,7 +153,7 @@ fn has_ended_so(
         .query_row(
             [&*owner.namespace_id, &*attempt.id, &*owner.run_id],
             |row| {
-                Ok(StepStatus::from(
+                Ok(StepStatus::from_stored(
                     row.get_ref(0)?.as_str().unwrap_or_default(),
                 ))
             },
@@ -196,7 +196,7 @@ pub(super) fn history(conn: &Connection, namespace_id: &str, run_id: &str) -> Op
         let attempt = rows::step_attempt(row)?;
         let child = Columns::new(row, "workflow_runs", STEP_COLUMNS);
         if let Some(id) = child.text(STEP_COLUMNS, "id")? {
-            let status = RunStatus::from(child.required(STEP_COLUMNS + 1, "status")?);
+            let status = RunStatus::from_stored(child.required(STEP_COLUMNS + 1, "status")?);
             let child = ChildRun::new(
                 id,
                 status,
