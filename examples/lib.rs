@@ -129,12 +129,9 @@ pub fn fulfill_shipment() -> Workflow {
 /// As [`Client::send_signal`].
 pub async fn confirm(client: &Client, order: &Order) -> ClientResult<()> {
     // A signal reaches those who wait, so it is sent until somebody does.
-    while client
+    client
         .send_signal(order.confirmation(), &order.email)
-        .await?
-        .is_empty()
-    {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        .until_received()
+        .await?;
     Ok(())
 }

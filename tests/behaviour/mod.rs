@@ -1,6 +1,7 @@
 //! How clients, workers and workflows behave, whatever database they run on: the test binary says
 //! which (see the crate's documentation).
 
+mod arrivals;
 mod carriers;
 mod changed_code;
 mod children;

@@ -199,7 +199,7 @@ macro_rules! golden_traces {
             child_canceled_uncaught child_canceled_caught
             child_timed_out_uncaught child_timed_out_caught
             signal_delivered signal_timed_out signal_refused signal_before_parking
-            signal_sent_by_a_step signal_sent_by_a_client
+            signal_sent_by_a_step signal_sent_by_a_client signal_sent_until_received
             step_retried_to_exhaustion step_panics workflow_retried
             canceled_while_parked canceled_during_a_step
             deadline_while_parked deadline_during_a_step unregistered_workflow

@@ -1,7 +1,7 @@
 //! Signals: received, missed, refused, sent.
 
 use openworkflow::backend::Backend;
-use openworkflow::{Client, Workflow, WorkflowSpec};
+use openworkflow::{Client, Worker, Workflow, WorkflowSpec};
 
 use super::{Traced, over, parked, tree, until};
 
@@ -166,4 +166,35 @@ pub(crate) async fn signal_sent_by_a_client<S: Backend + Clone>(store: S) {
     );
     let spans = traced.spans().await;
     tree(&spans).assert_eq("signal.send [producer] ok {signal.recipient_count=0}");
+}
+
+pub(crate) async fn signal_sent_until_received<S: Backend + Clone>(store: S) {
+    let traced = Traced::new(&store, |worker| {
+        worker.workflow(SENDER.implement(|wf, ()| async move {
+            let sent = wf.send_signal("from-a-step", &1).within("120ms").await;
+            Ok(sent.map_or(0, |run_ids| run_ids.len()))
+        }))
+    });
+    let sent = traced.client.send_signal("from-a-client", &1);
+    sent.within("120ms").await.unwrap_err();
+    traced.run(traced.client.start(&SENDER, &())).await;
+    let receiver = Worker::builder(store).workflow(receiver("1h")).build();
+    let _receiver = receiver.unwrap().start();
+    let sending = traced.client.send_signal("go", &1).until_received();
+    let (sent, run) = tokio::join!(sending, traced.stranger.start(&RECEIVER, &()));
+    assert_eq!(sent.unwrap(), [run.unwrap().id()]);
+    // However often it was sent.
+    let spans = traced.spans().await;
+    tree(&spans).assert_eq(
+        r#"
+        signal.send [producer] error("nobody received signal \"from-a-client\" within 120ms: no run waited for it") {error.type=timeout}
+          * exception {exception.message="nobody received signal \"from-a-client\" within 120ms: no run waited for it", exception.type=TimeoutError}
+        caller [internal] unset
+        └── workflow.start sender [producer] ok
+            └── workflow.execute sender [consumer] ok {workflow.outcome=completed, workflow_run.attempt=1}
+                └── step.send_signal [producer] error("nobody received signal \"from-a-step\" within 120ms: no run waited for it") {error.type=timeout, step.outcome=failed, step_attempt.prior_failures=0, workflow_run.attempt=1}
+                      * exception {exception.message="nobody received signal \"from-a-step\" within 120ms: no run waited for it", exception.type=TimeoutError}
+        signal.send [producer] ok {signal.recipient_count=1}
+        "#,
+    );
 }

@@ -1,4 +1,4 @@
-//! A backend that keeps a record of the claims that are made through it.
+//! A backend that keeps a record of the claims, and counts the signals, that are made through it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +29,7 @@ pub struct Recorded<B> {
     inner: B,
     claims: Arc<Mutex<Vec<ClaimRecord>>>,
     count: Arc<watch::Sender<usize>>,
+    sendings: Arc<watch::Sender<usize>>,
 }
 
 impl<B> Recorded<B> {
@@ -38,6 +39,7 @@ impl<B> Recorded<B> {
             inner,
             claims: Arc::default(),
             count: Arc::default(),
+            sendings: Arc::default(),
         }
     }
 
@@ -53,6 +55,18 @@ impl<B> Recorded<B> {
         let mut count = self.count.subscribe();
         // The sender lives as long as `self`.
         let _ = count.wait_for(|count| *count >= claims).await;
+    }
+
+    /// How many sendings of signals were answered so far.
+    #[must_use]
+    pub fn sendings(&self) -> usize {
+        *self.sendings.borrow()
+    }
+
+    /// Waits until so many sendings of signals were answered. No timer is involved.
+    pub async fn sent(&self, sendings: usize) {
+        let mut count = self.sendings.subscribe();
+        let _ = count.wait_for(|count| *count >= sendings).await;
     }
 }
 
@@ -105,7 +119,9 @@ impl<B: Backend> Backend for Recorded<B> {
     }
 
     async fn send_signal(&self, signal: NewSignal) -> BackendResult<Vec<String>> {
-        self.inner.send_signal(signal).await
+        let sent = self.inner.send_signal(signal).await;
+        self.sendings.send_modify(|count| *count += 1);
+        sent
     }
 
     async fn claim_runs(&self, claim: Claim) -> BackendResult<Vec<ClaimedRun>> {

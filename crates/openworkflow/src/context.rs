@@ -170,14 +170,16 @@ impl WorkflowContext {
     /// # Ok(run_ids.len()) });
     /// ```
     ///
-    /// A signal that nobody waits for is lost. One that was delivered is not delivered again, even if
+    /// A signal that nobody waits for is lost, unless it is to be sent
+    /// [until somebody receives it](SendSignalStep::until_received). One that was delivered is not delivered again, even if
     /// the worker dies before the step's result is kept.
     ///
     /// # Errors
     ///
     /// Where the data cannot be written as JSON
-    /// ([`InvalidPayload`](crate::ErrorKind::InvalidPayload)), or the signal's name is empty or longer
-    /// than 1024 bytes ([`InvalidArgument`](crate::ErrorKind::InvalidArgument)).
+    /// ([`InvalidPayload`](crate::ErrorKind::InvalidPayload)), the signal's name is empty or longer
+    /// than 1024 bytes ([`InvalidArgument`](crate::ErrorKind::InvalidArgument)), or nobody received it
+    /// where somebody was to ([`Timeout`](crate::ErrorKind::Timeout)).
     pub fn send_signal<T>(&self, signal: impl Into<String>, data: &T) -> SendSignalStep
     where
         T: Serialize + ?Sized,

@@ -46,6 +46,7 @@
 #[cfg(all(test, feature = "postgres"))]
 extern crate self as openworkflow;
 
+mod arrival;
 pub mod backend;
 mod client;
 mod clock;

@@ -1,7 +1,10 @@
 //! What a client's operations fail with.
 
+use std::time::Duration;
+
 use workflow_core::{BoxError, Error, ErrorKind};
 
+use crate::arrival;
 use crate::backend::{BackendError, RunStatus, StoredError, WorkflowRun};
 use crate::payload;
 
@@ -46,6 +49,14 @@ pub enum ClientError {
         /// `None` where the database did not answer in that time.
         last: Option<Box<WorkflowRun>>,
     },
+    /// Nobody received the signal in the time that the caller gave.
+    #[error("{}", arrival::not_received(signal, *limit))]
+    NotReceived {
+        /// The signal.
+        signal: String,
+        /// For how long it was sent again and again.
+        limit: Duration,
+    },
     /// An argument makes no sense, a value cannot be written as JSON, or does not fit its type.
     #[error("{0}")]
     Invalid(String),
@@ -88,6 +99,7 @@ impl ClientError {
             Self::Backend(_) => (ErrorKind::Backend, "BackendError"),
             Self::RunNotFound { .. } => (ErrorKind::Application, "RunNotFoundError"),
             Self::NotCancelable { .. } => (ErrorKind::Application, "NotCancelableError"),
+            Self::NotReceived { .. } => (ErrorKind::Timeout, "TimeoutError"),
             _ => (ErrorKind::Application, "ClientError"),
         };
         Error::from(self).with_kind(kind).with_name(name)

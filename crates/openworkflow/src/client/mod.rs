@@ -108,7 +108,8 @@ impl Client {
 
     /// Sends a signal to every run that waits for it. Await the request to learn their ids.
     ///
-    /// A signal that nobody waits for is dropped.
+    /// A signal that nobody waits for is dropped, unless it is to be sent
+    /// [until somebody receives it](SendSignalRequest::until_received).
     ///
     /// ```no_run
     /// # async fn example(client: openworkflow::Client) -> Result<(), Box<dyn std::error::Error>> {
