@@ -176,7 +176,7 @@ async fn any_error_type_becomes_an_object_with_name_message_and_causes() {
     let row = harness.failure(&harness.start(&W, 1).await).await;
     let error = row.error.unwrap();
     assert_eq!(error["name"], "Outer");
-    assert_eq!(error["message"], "outer");
+    assert_eq!(error["message"], "outer: invalid digit found in string");
     assert_eq!(error["stack"], "caused by: invalid digit found in string");
 }
 

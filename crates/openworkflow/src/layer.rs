@@ -137,10 +137,10 @@ impl<S> fmt::Debug for LayerInterceptor<S> {
 fn into_error(error: impl Into<BoxError>) -> Error {
     let error = error.into();
     if error.is::<tower::timeout::error::Elapsed>() {
-        return Error::of_kind(ErrorKind::Timeout, "the step timed out").with_source(error);
+        return Error::of_kind(ErrorKind::Timeout, "the step timed out");
     }
     if error.is::<tower::load_shed::error::Overloaded>() {
-        return Error::rejected("the step was shed: too many are at work").with_source(error);
+        return Error::rejected("the step was shed: too many are at work");
     }
     Error::from(error)
 }

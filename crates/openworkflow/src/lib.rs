@@ -89,8 +89,8 @@ pub use workflow::{Workflow, WorkflowSpec};
 pub use workflow_core::{
     BoxError, BoxFuture, CancelRun, Carrier, CreateRun, CreatedRun, Error, ErrorKind, Event,
     ExecuteRun, Execution, ExecutionOutcome, Interceptor, Interruption, Next, NextFuture,
-    ParentStep, Payload, Result, RunInfo, SendSignal, SentSignal, StepCall, StepKind, StepOutcome,
-    StepPhase, Unwritten,
+    ParentStep, Payload, Result, ResultExt, RunInfo, SendSignal, SentSignal, StepCall, StepKind,
+    StepOutcome, StepPhase, Unwritten,
 };
 #[cfg(feature = "otel")]
 pub use workflow_otel as otel;

@@ -185,7 +185,7 @@ impl<'a, C: Call> Next<'a, C> {
         }));
         NextFuture(match made {
             Ok(future) => State::Running(future),
-            Err(panic) => State::Panicked(Error::from_panic(&*panic)),
+            Err(panic) => State::Panicked(Box::new(Error::from_panic(&*panic))),
         })
     }
 }
@@ -204,7 +204,8 @@ pub struct NextFuture<'a, C: Call>(State<'a, C>);
 
 enum State<'a, C: Call> {
     Running(BoxFuture<'a, Result<C::Output>>),
-    Panicked(Error),
+    // In a box, because a future is to be `Unpin` and an error is not.
+    Panicked(Box<Error>),
     Done,
 }
 
@@ -217,7 +218,7 @@ impl<'a, C: Call> NextFuture<'a, C> {
     pub fn boxed(self) -> BoxFuture<'a, Result<C::Output>> {
         match self.0 {
             State::Running(future) => future,
-            State::Panicked(error) => Box::pin(std::future::ready(Err(error))),
+            State::Panicked(error) => Box::pin(std::future::ready(Err(*error))),
             State::Done => Box::pin(std::future::pending()),
         }
     }
@@ -229,7 +230,7 @@ impl<C: Call> Future for NextFuture<'_, C> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let State::Running(future) = &mut self.0 else {
             return match std::mem::replace(&mut self.0, State::Done) {
-                State::Panicked(error) => Poll::Ready(Err(error)),
+                State::Panicked(error) => Poll::Ready(Err(*error)),
                 State::Running(_) | State::Done => Poll::Pending,
             };
         };

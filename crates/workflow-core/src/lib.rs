@@ -31,7 +31,7 @@ pub use call::{
 };
 pub use carrier::Carrier;
 pub use chain::{BoxFuture, Chain, Next, NextFuture, PromisedEnd};
-pub use error::{BoxError, Error, ErrorKind, Result};
+pub use error::{BoxError, Error, ErrorKind, Result, ResultExt};
 pub use event::{Event, Unwritten};
 pub use interceptor::Interceptor;
 pub use payload::Payload;

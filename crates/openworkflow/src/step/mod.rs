@@ -35,6 +35,9 @@ pub(crate) enum Lazy<'a, C, T> {
     Starting,
 }
 
+/// A configuration may hold an error, which is not `Unpin` by itself. Nothing in here is pinned.
+impl<C, T> Unpin for Lazy<'_, C, T> {}
+
 impl<'a, C, T> Lazy<'a, C, T> {
     /// The configuration; `None` once the future is polled.
     pub(crate) fn config(&mut self) -> Option<&mut C> {

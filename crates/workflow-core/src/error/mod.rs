@@ -4,7 +4,16 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::iter;
+use std::marker::PhantomData;
 use std::sync::Arc;
+
+mod convert;
+mod kind;
+mod result;
+
+pub use kind::ErrorKind;
+pub use result::ResultExt;
 
 /// A boxed standard error, as `tower` and others use it.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -12,73 +21,17 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// The result of hooks, steps and workflows.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What failed, in a word that is the same for every occurrence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The user's own code returned an error.
-    Application,
-    /// The user's code, or an interceptor, panicked.
-    Panic,
-    /// Something took longer than it was given.
-    Timeout,
-    /// A child workflow failed.
-    ChildFailed,
-    /// A child workflow was canceled.
-    ChildCanceled,
-    /// A value does not fit the type it was to be read as, or could not be written as JSON.
-    InvalidPayload,
-    /// An argument of a workflow operation makes no sense.
-    InvalidArgument,
-    /// An interceptor or middleware refused the call.
-    Rejected,
-    /// The run reached the limit on step attempts.
-    StepLimitExceeded,
-    /// The run's deadline passed.
-    DeadlineExceeded,
-    /// The workflow is not registered with the worker that claimed its run.
-    NotRegistered,
-    /// The workflow's code departed from what it did in an earlier execution of the run.
-    NonDeterminism,
-    /// The run's database failed or refused the operation.
-    Backend,
-}
-
-impl ErrorKind {
-    /// The kind in `snake_case`, for `error.type` and the like.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Application => "application",
-            Self::Panic => "panic",
-            Self::Timeout => "timeout",
-            Self::ChildFailed => "child_failed",
-            Self::ChildCanceled => "child_canceled",
-            Self::InvalidPayload => "invalid_payload",
-            Self::InvalidArgument => "invalid_argument",
-            Self::Rejected => "rejected",
-            Self::StepLimitExceeded => "step_limit_exceeded",
-            Self::DeadlineExceeded => "deadline_exceeded",
-            Self::NotRegistered => "not_registered",
-            Self::NonDeterminism => "non_determinism",
-            Self::Backend => "backend",
-        }
-    }
-}
-
-impl fmt::Display for ErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// An error of a step, a workflow or a hook: a kind, a message, and whether trying again may help.
 ///
-/// Anything that converts into a boxed standard error converts into this one with `?`: the user's
-/// own error types, `anyhow::Error`, strings. It then is of kind [`ErrorKind::Application`],
-/// retryable, and named after its type. To keep that conversion open this type is not itself a
-/// [`std::error::Error`]; [`into_boxed`](Self::into_boxed) makes one, and converting that back
-/// restores the error as it was.
+/// The user's own error types, `anyhow::Error`, boxed errors and strings convert into this one with
+/// `?`, and it converts into boxed errors and `anyhow::Error`, being a standard error itself. What is
+/// converted is of kind [`ErrorKind::Application`], retryable, and named after its type; where that says
+/// nothing (a box, an `anyhow::Error`) after the innermost cause whose type is one of the standard
+/// library's. An error of this type that comes back in a box or an `anyhow::Error`, with or without
+/// context, is what it was before.
+///
+/// The text is the whole chain of causes, the root at its end. So [`std::error::Error::source`] has
+/// none of them, as the standard library asks; [`Error::source`] and [`Error::downcast_ref`] have.
 ///
 /// ```
 /// use workflow_core::{Error, ErrorKind, Result};
@@ -172,7 +125,7 @@ impl Error {
         &self.0.name
     }
 
-    /// The message, for people.
+    /// The message, for people, with the texts of the causes.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
@@ -213,10 +166,22 @@ impl Error {
         self.0.source.as_deref()
     }
 
-    /// The error this one was made from, if it is a `T`; see [`source`](Self::source).
+    /// The first `T` among the error that this one was made from and its causes; see
+    /// [`source`](Self::source).
     #[must_use]
     pub fn downcast_ref<T: StdError + 'static>(&self) -> Option<&T> {
-        self.0.source.as_deref()?.downcast_ref()
+        self.causes().find_map(<dyn StdError>::downcast_ref)
+    }
+
+    /// The error this one was made from, its cause, and so on.
+    fn causes(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+        let first = self
+            .source()
+            .map(|source| source as &(dyn StdError + 'static));
+        iter::successors(first, |error| match error.downcast_ref::<Self>() {
+            Some(ours) => ours.source().map(|source| source as _),
+            None => (**error).source(),
+        })
     }
 
     /// The error this one was made from, by value, if it is a `T`; see [`source`](Self::source).
@@ -263,11 +228,34 @@ impl Error {
         self
     }
 
-    /// This error with a cause.
+    /// This error with a cause. Its text, and that of its own causes, goes on with the message.
+    ///
+    /// ```
+    /// use workflow_core::Error;
+    ///
+    /// let cause = "12a".parse::<u8>().unwrap_err();
+    /// let error = Error::new("BadAmount", "the amount is no number").with_source(cause);
+    /// assert_eq!(error.to_string(), "the amount is no number: invalid digit found in string");
+    /// ```
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
-        self.0.source = Some(source.into());
+        let source = source.into();
+        convert::append(&mut self.0.message, Some(&*source));
+        self.0.source = Some(source);
         self
+    }
+
+    /// This error without its source.
+    fn likeness(&self) -> Self {
+        Self(Box::new(Inner {
+            kind: self.0.kind,
+            name: self.0.name.clone(),
+            message: self.0.message.clone(),
+            stack: self.0.stack.clone(),
+            source: None,
+            retryable: self.0.retryable,
+            step_name: self.0.step_name.clone(),
+        }))
     }
 
     /// This error as the failure for good of a step. For engines.
@@ -277,82 +265,33 @@ impl Error {
         self
     }
 
-    /// This error as a standard one. Converting the box back gives this error again, unchanged.
+    /// This error in a box. Converting the box back gives this error again, unchanged.
     #[must_use]
     pub fn into_boxed(self) -> BoxError {
-        Box::new(Standard(self))
+        Box::new(self)
     }
 }
 
-/// [`Error`] behind the standard trait, which it cannot implement itself.
-struct Standard(Error);
+impl StdError for Error {}
 
-impl fmt::Display for Standard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
+/// Not granted, so that this type alone is not `Unpin`. Whatever converts into a boxed error converts
+/// into this one, and this one is a standard error, so it would convert into itself, for which there is
+/// `From<T> for T`. The conversion asks for `Unpin` beside that, which other errors are, and so leaves
+/// this type out in a way that the compiler can see. Nothing in it is ever pinned: a type that holds one
+/// may say of itself that it is `Unpin`, which an error has to in order to convert back.
+impl<'a> Unpin for Error where Withheld<'a>: Granted {}
 
-impl fmt::Debug for Standard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
+struct Withheld<'a>(PhantomData<&'a ()>);
 
-impl StdError for Standard {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        // The wrapped error's text is ours, so the chain goes on with *its* source.
-        self.0.source().and_then(StdError::source)
-    }
-}
-
-impl<E: Into<BoxError>> From<E> for Error {
-    fn from(error: E) -> Self {
-        let source = match error.into().downcast::<Standard>() {
-            Ok(ours) => return ours.0,
-            Err(source) => source,
-        };
-        let mut converted = Self::new(
-            short_type_name(std::any::type_name::<E>()),
-            source.to_string(),
-        );
-        converted.0.stack = causes(&*source);
-        converted.0.source = Some(source);
-        converted
-    }
-}
-
-/// `PaymentDeclined` for `shop::payment::PaymentDeclined`; `io::Error` for `std::io::error::Error`,
-/// because "Error" alone says nothing; `Error` for strings and boxes.
-fn short_type_name(path: &'static str) -> Cow<'static, str> {
-    let path = path.split('<').next().unwrap_or(path);
-    if path.starts_with('&') || path.starts_with("alloc::") {
-        return Cow::Borrowed("Error");
-    }
-    let mut segments = path.rsplit("::");
-    match segments.next() {
-        Some("Error") => match segments.find(|module| *module != "error") {
-            Some(module) => Cow::Owned(format!("{module}::Error")),
-            None => Cow::Borrowed("Error"),
-        },
-        Some(name) => Cow::Borrowed(name),
-        None => Cow::Borrowed("Error"),
-    }
-}
-
-fn causes(error: &(dyn StdError + 'static)) -> Option<String> {
-    let mut chain = String::new();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let separator = if chain.is_empty() { "" } else { "\n" };
-        chain.push_str(&format!("{separator}caused by: {error}"));
-        cause = error.source();
-    }
-    (!chain.is_empty()).then_some(chain)
-}
+#[diagnostic::on_unimplemented(
+    message = "an error that holds a `workflow_core::Error` has to say that it is `Unpin`",
+    label = "write `impl Unpin for MyError {{}}` for the error of yours that holds the `workflow_core::Error`"
+)]
+trait Granted {}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        convert::overheard(self);
         f.write_str(&self.0.message)
     }
 }
@@ -367,26 +306,5 @@ impl fmt::Debug for Error {
             .field("step_name", &self.0.step_name)
             .field("source", &self.0.source)
             .finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::short_type_name;
-
-    #[test]
-    fn names_come_from_types() {
-        for (path, name) in [
-            ("shop::payment::PaymentDeclined", "PaymentDeclined"),
-            ("std::io::error::Error", "io::Error"),
-            ("serde_json::error::Error", "serde_json::Error"),
-            ("anyhow::Error", "anyhow::Error"),
-            ("alloc::string::String", "Error"),
-            ("&str", "Error"),
-            ("alloc::boxed::Box<dyn core::error::Error>", "Error"),
-            ("shop::Failed<alloc::string::String>", "Failed"),
-        ] {
-            assert_eq!(short_type_name(path), name, "{path}");
-        }
     }
 }
