@@ -37,7 +37,8 @@ fn told(log: &Log) -> Vec<String> {
                     format!("{key}={}", nth + 1)
                 }
                 Some((
-                    key @ ("duration_ms" | "executions" | "until" | "retry_at" | "database"),
+                    key @ ("duration_ms" | "queue_ms" | "executions" | "until" | "retry_at"
+                    | "database"),
                     _,
                 )) => {
                     format!("{key}=…")
@@ -62,30 +63,31 @@ async fn told_of(log: &Log, message: &str) {
 #[tokio::test]
 async fn an_order_that_fails_is_told_line_by_line() {
     let (log, _collecting) = logged::collect();
-    let mut harness = Harness::new(|worker| {
-        worker
-            .workflow(process_order(Duration::from_secs(90)))
-            .workflow(fulfill_shipment())
-    })
-    .await;
+    let mut harness = Harness::idle().await;
     let order = Order {
         items: Vec::new(),
         ..Order::sample()
     };
+    // Before there is a worker: one could begin before the client has heard that the run is there.
     let run = harness.start(&PROCESS_ORDER, order).await;
+    harness.start_worker(|worker| {
+        worker
+            .workflow(process_order(Duration::from_secs(90)))
+            .workflow(fulfill_shipment())
+    });
     harness.failure(&run).await;
     told_of(&log, "run failed").await;
     harness.stop().await;
     let of_run = r#"workflow.name="process-order" workflow_run.id=1"#;
     let of_step = r#"step.name="validate-order" step.kind="function""#;
     let expected = [
+        format!("INFO openworkflow: run created {of_run} workflow_run.deduplicated=false"),
         "INFO openworkflow: worker started namespace_id=\"default\" \
          workflows=fulfill-shipment, process-order slots=10 database=…"
             .to_owned(),
-        format!("INFO openworkflow: run created {of_run} workflow_run.deduplicated=false"),
         format!(
             "INFO openworkflow: execution started {of_run} workflow_run.attempt=1 \
-             workflow_run.replay=false"
+             workflow_run.replay=false queue_ms=…"
         ),
         format!("DEBUG openworkflow: step started {of_run} workflow_run.attempt=1 {of_step}"),
         format!(
@@ -167,6 +169,25 @@ async fn a_failure_that_is_tried_again_says_when_and_how_often_and_no_payload_is
 }
 
 #[tokio::test]
+async fn an_execution_says_how_long_its_run_was_due() {
+    let (log, _collecting) = logged::collect();
+    let mut harness = Harness::idle().await;
+    let run = harness.start(&HELD, ()).await;
+    harness.advance(HOUR).await;
+    harness.start_worker(|worker| worker.workflow(HELD.implement(|_, ()| async { Ok(()) })));
+    harness.output(&run).await;
+    harness.stop().await;
+    let lines = log.lines().into_iter();
+    let started: Vec<_> = lines
+        .filter(|line| line.contains("execution started"))
+        .collect();
+    let millis = started[0]
+        .rsplit_once("queue_ms=")
+        .and_then(|(_, millis)| millis.parse::<u64>().ok());
+    assert!(matches!(millis, Some(3_600_000..3_700_000)), "{started:#?}");
+}
+
+#[tokio::test]
 async fn a_lost_lease_a_take_over_and_a_cancellation_are_told() {
     let (log, _collecting) = logged::collect();
     let gate = Gate::closed();
@@ -174,7 +195,8 @@ async fn a_lost_lease_a_take_over_and_a_cancellation_are_told() {
         let gate = gate.clone();
         HELD.implement(move |wf, ()| hold(wf, gate.clone()))
     };
-    let mut harness = Harness::new(|worker| worker.workflow(held()).lease(2 * SECOND)).await;
+    // With a short lease an extension could still be on its way when the worker dies.
+    let mut harness = Harness::new(|worker| worker.workflow(held())).await;
     let run = harness.start(&HELD, ()).await;
     gate.reached_by(1).await;
     harness.worker.take().unwrap().abort().await;

@@ -18,6 +18,7 @@ mod lists;
 mod logs;
 mod many_children;
 mod namespaces;
+mod orphans;
 mod panics;
 mod parallel;
 mod process;

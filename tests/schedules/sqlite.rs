@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use openworkflow::backend::{
     Backend, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd, History,
-    ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, Owner, Page, RunCounts, StepAttempt,
-    Wakeups, WorkflowRun,
+    ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, OrphanSearch, Orphans, Owner, Page,
+    RunCounts, StepAttempt, Wakeups, WorkflowRun,
 };
 use openworkflow::{Clock, Sqlite};
 use openworkflow_tests::RawSqlite;
@@ -146,6 +146,10 @@ impl Backend for Gated {
 
     async fn claim_runs(&self, claim: Claim) -> BackendResult<Vec<ClaimedRun>> {
         held!(self.claim_runs(claim))
+    }
+
+    async fn find_orphans(&self, search: OrphanSearch) -> BackendResult<Vec<Orphans>> {
+        held!(self.find_orphans(search))
     }
 
     async fn load_history(&self, namespace_id: &str, run_id: &str) -> BackendResult<History> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use openworkflow::backend::{
     Backend, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd, History,
-    ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, Owner, Page, RunCounts, StepAttempt,
-    Wakeups, WorkflowRun,
+    ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, OrphanSearch, Orphans, Owner, Page,
+    RunCounts, StepAttempt, Wakeups, WorkflowRun,
 };
 use openworkflow::{Clock, ClockOffset};
 use tokio::sync::watch;
@@ -30,6 +30,7 @@ pub struct Recorded<B> {
     claims: Arc<Mutex<Vec<ClaimRecord>>>,
     count: Arc<watch::Sender<usize>>,
     sendings: Arc<watch::Sender<usize>>,
+    looks: Arc<watch::Sender<usize>>,
 }
 
 impl<B> Recorded<B> {
@@ -40,6 +41,7 @@ impl<B> Recorded<B> {
             claims: Arc::default(),
             count: Arc::default(),
             sendings: Arc::default(),
+            looks: Arc::default(),
         }
     }
 
@@ -48,6 +50,19 @@ impl<B> Recorded<B> {
     pub fn claims(&self) -> Vec<ClaimRecord> {
         let claims = self.claims.lock();
         claims.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How often somebody has looked for orphans.
+    #[must_use]
+    pub fn looks(&self) -> usize {
+        *self.looks.borrow()
+    }
+
+    /// Waits until somebody has looked for orphans so many times. No timer is involved.
+    pub async fn looked(&self, looks: usize) {
+        let mut count = self.looks.subscribe();
+        // The sender lives as long as `self`.
+        let _ = count.wait_for(|count| *count >= looks).await;
     }
 
     /// Waits until there were so many claims. No timer is involved.
@@ -133,6 +148,12 @@ impl<B: Backend> Backend for Recorded<B> {
         self.count.send_replace(claims.len());
         drop(claims);
         claimed
+    }
+
+    async fn find_orphans(&self, search: OrphanSearch) -> BackendResult<Vec<Orphans>> {
+        let found = self.inner.find_orphans(search).await;
+        self.looks.send_modify(|looks| *looks += 1);
+        found
     }
 
     async fn load_history(&self, namespace_id: &str, run_id: &str) -> BackendResult<History> {

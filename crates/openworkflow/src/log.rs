@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tracing::{debug, error, info, warn};
 use workflow_core::{Error, ErrorKind, Execution, ExecutionOutcome, Interruption, RunInfo};
 
-use crate::backend::{NewStepAttempt, StepAttemptKind, codec};
+use crate::backend::{NewStepAttempt, Orphans, StepAttemptKind, codec};
 
 /// One target for all of them, so that a filter need not know where in the engine each comes from.
 const TARGET: &str = "openworkflow";
@@ -71,12 +71,13 @@ pub(crate) fn run_taken_over(execution: &Execution) {
     );
 }
 
-pub(crate) fn execution_started(execution: &Execution) {
+/// `due_for` is how long the run was due before it was claimed.
+pub(crate) fn execution_started(execution: &Execution, due_for: Duration) {
     of_execution!(
         info,
         "execution.start",
         execution,
-        { "workflow_run.replay" = execution.replay },
+        { "workflow_run.replay" = execution.replay, queue_ms = millis(due_for) },
         "execution started"
     );
 }
@@ -240,6 +241,23 @@ pub(crate) fn worker_started(
         target: TARGET,
         { namespace_id, %workflows, slots, database },
         "worker started"
+    );
+}
+
+/// Runs are due that nobody takes.
+pub(crate) fn runs_orphaned(namespace_id: &str, orphans: &Orphans) {
+    warn!(
+        name: "run.orphaned",
+        target: TARGET,
+        { "workflow.name" = orphans.workflow.name,
+          "workflow.version" = orphans.workflow.version.as_deref(),
+          namespace_id,
+          runs = orphans.runs,
+          at_least = orphans.at_least,
+          queue_ms = millis(orphans.due_for),
+          "workflow_run.id" = orphans.oldest_run_id },
+        "runs are due that nobody takes: this worker does not have their workflow in that version, and who \
+         has it is busy or not there; register exactly that name and version with a worker, or cancel them"
     );
 }
 

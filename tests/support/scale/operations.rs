@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use openworkflow::Payload;
 use openworkflow::backend::{
     Backend, BackendResult, Claim, ClaimedRun, EndedStep, ExecutionEnd, ListRuns, ListSteps,
-    NewRun, NewSignal, NewStepAttempt, Owner, PageEdge, RunStatus, StepAttemptKind, WorkflowKey,
+    NewRun, NewSignal, NewStepAttempt, OrphanSearch, Owner, PageEdge, RunStatus, StepAttemptKind,
+    WorkflowKey,
 };
 use serde_json::json;
 
@@ -84,6 +85,13 @@ pub async fn operate(
     let mut any = claim_of(10, VERSION);
     any.workflows = None;
     claim(backend, any, meter, "claim of any").await?;
+
+    let key = WorkflowKey::new(MINE, Some(VERSION.to_owned()));
+    let search = OrphanSearch::new(NS.into(), Arc::from([key]));
+    meter.begin();
+    let orphans = backend.find_orphans(search).await?;
+    meter.end("find orphans");
+    assert!(orphans.iter().all(|orphans| orphans.runs <= 300));
 
     run = new_run(lone);
     run.idempotency_key = Some(new_id());

@@ -2,6 +2,7 @@
 
 pub(crate) mod codec;
 mod error;
+mod orphans;
 mod page;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 #[cfg(feature = "postgres")]
 pub use deadpool_postgres;
 pub use error::BackendError;
+pub use orphans::{OrphanSearch, Orphans};
 pub use page::{Cursor, Page};
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresOptions, TlsMode};
@@ -149,6 +151,14 @@ pub trait Backend: Send + Sync + 'static {
     /// runs: one at most for each of `claim.worker_ids`, `pending` ones first, then by `available_at`
     /// and `created_at`. A claimed run that cannot be read is an `Err` inside of its [`ClaimedRun`].
     async fn claim_runs(&self, claim: Claim) -> BackendResult<Vec<ClaimedRun>>;
+
+    /// Looks for due runs of workflows that a worker does not have, the group that waits for the longest time
+    /// first. Reads no more than `search.limit` runs of each status, however many there are. For the log: a
+    /// backend that does not look, which is the default, finds none.
+    async fn find_orphans(&self, search: OrphanSearch) -> BackendResult<Vec<Orphans>> {
+        let _ = search;
+        Ok(Vec::new())
+    }
 
     /// Loads what a run did so far, from one snapshot.
     async fn load_history(&self, namespace_id: &str, run_id: &str) -> BackendResult<History>;

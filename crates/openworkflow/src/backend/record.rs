@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use workflow_core::{Carrier, Error, ErrorKind, Payload};
 
@@ -452,6 +452,9 @@ pub struct ClaimedRun {
     pub attempts: u32,
     /// Whether another worker held it and its lease ran out.
     pub taken_over: bool,
+    /// For how long it was due before the claim, by the database's clock. Zero unless
+    /// [said](Self::due_for).
+    pub due_for: Duration,
     /// The run after the claim, or what is wrong with its row.
     pub run: Result<WorkflowRun, BackendError>,
 }
@@ -470,8 +473,16 @@ impl ClaimedRun {
             worker_id: worker_id.into(),
             attempts,
             taken_over,
+            due_for: Duration::ZERO,
             run,
         }
+    }
+
+    /// This claim of a run that was due for so long.
+    #[must_use]
+    pub fn due_for(mut self, due_for: Duration) -> Self {
+        self.due_for = due_for;
+        self
     }
 }
 

@@ -1,5 +1,6 @@
 //! Workers: they claim runs and execute them.
 
+mod orphans;
 mod pool;
 mod registry;
 mod share;

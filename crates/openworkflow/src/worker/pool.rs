@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::orphans::Lookout;
 use super::stop::{Stop, Urgency};
 use super::{Shared, slot};
 use crate::backend::{BackendError, BackendResult, ClaimedRun};
@@ -50,6 +51,7 @@ async fn claim_until_stopped(
     let work = shared.backend.wakeups().work_in(&shared.namespace_id);
     let clock = shared.backend.clock();
     let slots = Arc::new(Semaphore::new(shared.concurrency));
+    let mut lookout = Lookout::new(shared);
     let mut empty_polls = 0;
     while stop.urgency() < Urgency::Draining {
         while let Some(ended) = executions.try_join_next() {
@@ -85,6 +87,7 @@ async fn claim_until_stopped(
         match claimed {
             Ok(claimed) => {
                 empty_polls = if claimed.is_empty() {
+                    lookout.idle();
                     empty_polls + 1
                 } else {
                     0
@@ -117,6 +120,7 @@ async fn claim_until_stopped(
                 () = &mut moved => break,
                 () = until(shared, due) => break,
                 () = due_changed => {}
+                () = lookout.look() => {}
                 Some(ended) = executions.join_next() => free.push(id_of(ended)),
             }
         }

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::OwnedSemaphorePermit;
 use workflow_core::{
@@ -80,6 +80,7 @@ pub(super) async fn execute(
         owner,
         run,
         taken_over: claimed.taken_over,
+        due_for: claimed.due_for,
         lease: Arc::new(lease),
     }
     .execute(slot, history)
@@ -126,6 +127,8 @@ struct SlotRun {
     owner: Owner,
     run: WorkflowRun,
     taken_over: bool,
+    /// For how long the run was due before it was claimed.
+    due_for: Duration,
     lease: Arc<Lease>,
 }
 
@@ -211,7 +214,7 @@ impl SlotRun {
         if self.taken_over {
             log::run_taken_over(&state.execution);
         }
-        log::execution_started(&state.execution);
+        log::execution_started(&state.execution, self.due_for);
         let key = WorkflowKey::new(&*self.run.workflow_name, self.run.version.clone());
         let Some(workflow) = self.shared.registry.get(&key) else {
             let message = format!("{} is not registered", describe(&key));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio_postgres::Row;
@@ -10,7 +10,11 @@ use tokio_postgres::Row;
 use super::rows::RUN_WIDTH;
 use super::session::{Json, Param, WhenLost};
 use super::{Inner, rows};
-use crate::backend::{BackendError, BackendResult, Claim, ClaimedRun, SWEEP_INTERVAL, codec};
+use crate::backend::orphans::{DueRun, gather};
+use crate::backend::{
+    BackendError, BackendResult, Claim, ClaimedRun, OrphanSearch, Orphans, SWEEP_INTERVAL,
+    WorkflowKey, codec,
+};
 
 /// No lease is longer, so that no addition overflows in the database.
 pub(super) const LONGEST_LEASE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -51,7 +55,8 @@ pub(super) const CLAIM: &str = "
                 CASE WHEN NOT started THEN 1 WHEN place <= $5 THEN 0 ELSE 2 END, place
         ) queues
         CROSS JOIN LATERAL (
-            SELECT r.ctid AS at, r.worker_id IS NOT NULL AS held FROM {runs} r
+            SELECT r.ctid AS at, r.worker_id IS NOT NULL AS held, r.available_at AS since
+            FROM {runs} r
             WHERE r.ctid = queues.at AND CASE
                 WHEN r.status = queues.status AND r.available_at <= now() AND {claimable} THEN 1
             END IS NOT NULL
@@ -68,12 +73,14 @@ pub(super) const CLAIM: &str = "
             started_at = coalesce(r.started_at, now()),
             updated_at = now()
         FROM (
-            SELECT * FROM unnest(ARRAY(SELECT at FROM chosen), ARRAY(SELECT held FROM chosen))
-                WITH ORDINALITY AS c (at, held, n)
+            SELECT * FROM unnest(
+                ARRAY(SELECT at FROM chosen), ARRAY(SELECT held FROM chosen),
+                ARRAY(SELECT since FROM chosen)
+            ) WITH ORDINALITY AS c (at, held, since, n)
             LIMIT $4
         ) c
         WHERE r.ctid = c.at
-        RETURNING {run_columns}, c.held, c.n
+        RETURNING {run_columns}, c.held, c.since, c.n
     )
     SELECT claimed.*, (SELECT count(*) FROM due), clock_timestamp()
     FROM (SELECT) always LEFT JOIN claimed ON true ORDER BY claimed.n";
@@ -167,6 +174,19 @@ pub(super) const SWEEP: &str = "
     WHERE r.namespace_id = $1 AND r.id = alone.id
     RETURNING r.id";
 
+/// The `$2` longest due runs of each status, and by which time they are.
+pub(super) const FIND_ORPHANS: &str = "
+    SELECT d.id, d.workflow_name, d.version, d.available_at, d.status, d.is_overdue, now()
+    FROM (VALUES ('pending'), ('running'), ('sleeping')) AS s (status)
+    CROSS JOIN LATERAL (
+        SELECT
+            r.id, r.workflow_name, r.version, r.available_at, r.status,
+            (r.deadline_at <= now()) IS TRUE AS is_overdue
+        FROM {runs} r
+        WHERE r.namespace_id = $1 AND r.status = s.status AND r.available_at <= now()
+        ORDER BY r.available_at, r.created_at LIMIT $2
+    ) d";
+
 /// What one statement claimed.
 struct Claimed {
     runs: Vec<ClaimedRun>,
@@ -179,7 +199,7 @@ impl Claimed {
         let mut due = 0;
         let mut runs = Vec::with_capacity(rows.len());
         for row in rows {
-            due = rows::value(row, RUN_WIDTH + 2)?;
+            due = rows::value(row, RUN_WIDTH + 3)?;
             // There is a row that tells this even where nothing was claimed.
             let Some(id) = rows::value::<Option<String>>(row, 1)? else {
                 continue;
@@ -187,13 +207,17 @@ impl Claimed {
             let attempts: i32 = rows::value(row, 10)?;
             let worker_id: Option<String> = rows::value(row, 12)?;
             let taken_over: bool = rows::value(row, RUN_WIDTH)?;
-            runs.push(ClaimedRun::new(
+            let since: SystemTime = rows::value(row, RUN_WIDTH + 1)?;
+            // The row was written at the time by which the run was due.
+            let claimed_at: SystemTime = rows::value(row, RUN_WIDTH - 1)?;
+            let run = ClaimedRun::new(
                 id,
                 worker_id.unwrap_or_default(),
                 attempts.cast_unsigned(),
                 taken_over,
                 rows::run(row),
-            ));
+            );
+            runs.push(run.due_for(claimed_at.duration_since(since).unwrap_or_default()));
         }
         Ok(Self { runs, due })
     }
@@ -331,10 +355,34 @@ impl Inner {
         let rows = self.sessions.one(WhenLost::Report, call).await?;
         if let Some(row) = rows.first() {
             // From now on nobody here believes that what was due is not yet.
-            let now = rows::value(row, RUN_WIDTH + 3)?;
+            let now = rows::value(row, RUN_WIDTH + 4)?;
             self.sessions.time().hear(asked, now);
         }
         Claimed::read(&rows)
+    }
+
+    pub(super) async fn find_orphans(&self, search: OrphanSearch) -> BackendResult<Vec<Orphans>> {
+        let limit = i64::from(search.limit);
+        let params: [Param<'_>; 2] = [&&*search.namespace_id, &limit];
+        let call = self.sql.find_orphans.with(&params);
+        let found = self.sessions.one(WhenLost::Again, call).await?;
+        let mut now = SystemTime::UNIX_EPOCH;
+        let mut read: HashMap<String, i64> = HashMap::new();
+        let mut due = Vec::with_capacity(found.len());
+        for row in &found {
+            *read.entry(rows::value(row, 4)?).or_default() += 1;
+            now = rows::value(row, 6)?;
+            if rows::value(row, 5)? {
+                continue;
+            }
+            due.push(DueRun {
+                workflow: WorkflowKey::new(rows::value::<String>(row, 1)?, rows::value(row, 2)?),
+                id: rows::value(row, 0)?,
+                since: rows::value(row, 3)?,
+            });
+        }
+        let at_least = read.values().any(|read| *read >= limit);
+        Ok(gather(&search, now, due, at_least))
     }
 
     /// Looks for runs whose deadline passed, if it is time for that.

@@ -46,8 +46,8 @@ use self::statements::Statements;
 use self::time::ServerTime;
 use super::{
     Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd,
-    History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, Owner, Page, RunCounts,
-    StepAttempt, Wakeups, WorkflowRun,
+    History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, OrphanSearch, Orphans, Owner,
+    Page, RunCounts, StepAttempt, Wakeups, WorkflowRun,
 };
 use crate::{Clock, ClockOffset};
 
@@ -381,6 +381,10 @@ impl Backend for Postgres {
 
     async fn claim_runs(&self, claim: Claim) -> BackendResult<Vec<ClaimedRun>> {
         self.0.claim_runs(claim).await
+    }
+
+    async fn find_orphans(&self, search: OrphanSearch) -> BackendResult<Vec<Orphans>> {
+        self.0.find_orphans(search).await
     }
 
     async fn load_history(&self, namespace_id: &str, run_id: &str) -> BackendResult<History> {

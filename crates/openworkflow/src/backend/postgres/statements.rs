@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::Type;
 
-use super::claims::{self, CLAIM, FIND_EXPIRED, Queues, SWEEP};
+use super::claims::{self, CLAIM, FIND_EXPIRED, FIND_ORPHANS, Queues, SWEEP};
 use super::plans;
 use super::rows::{RUN_COLUMNS, STEP_COLUMNS};
 use super::session::Query;
@@ -504,6 +504,7 @@ pub(super) struct Statements {
     pub(super) claim_of: Query,
     pub(super) claim_of_unindexed: Query,
     pub(super) find_expired: Query,
+    pub(super) find_orphans: Query,
     pub(super) sweep: Query,
     pub(super) cancel: Query,
     pub(super) lock_family: Query,
@@ -607,6 +608,7 @@ impl Statements {
                 fill(FIND_EXPIRED, &[("{sizes}", &plans::sizes_of(schema))]),
                 &[TEXT, LONG],
             ),
+            find_orphans: query(FIND_ORPHANS, &[TEXT, LONG]),
             sweep: query(SWEEP, &[TEXT, TEXTS, JSONB]),
             cancel: ending(END_CHILD_RUN, CANCEL, &[TEXT, TEXT, TEXT], 3),
             lock_family: query(LOCK_FAMILY, &[TEXT, TEXT]),

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
-use super::super::{BackendError, Claim, ClaimedRun, codec};
+use super::super::orphans::{DueRun, gather};
+use super::super::{BackendError, Claim, ClaimedRun, OrphanSearch, Orphans, WorkflowKey, codec};
 use super::error::OpResult;
 use super::rows::{self, RUN_COLUMNS, claim_number, run_columns};
 use super::runs::{self, Parent};
@@ -142,15 +144,61 @@ pub(super) fn claim(tx: &mut Tx<'_>, claim: &Claim) -> OpResult<Vec<ClaimedRun>>
             ],
             |row| Ok((row.get(RUN_COLUMNS)?, rows::run(row))),
         )?;
-        claimed.push(ClaimedRun::new(
-            candidate.id,
-            &**worker_id,
-            attempts,
-            candidate.held,
-            run,
-        ));
+        let due_for = codec::parse_time(&candidate.available_at)
+            .and_then(|since| tx.now.duration_since(since).ok())
+            .unwrap_or_default();
+        let run = ClaimedRun::new(candidate.id, &**worker_id, attempts, candidate.held, run);
+        claimed.push(run.due_for(due_for));
     }
     Ok(claimed)
+}
+
+/// Looks for due runs of workflows that a worker does not have.
+pub(super) fn orphans(
+    conn: &Connection,
+    search: &OrphanSearch,
+    now: SystemTime,
+) -> OpResult<Vec<Orphans>> {
+    // What is read is limited before anything is left out.
+    let mut statement = conn.prepare_cached(
+        "SELECT id, available_at, workflow_name, version FROM (
+             SELECT * FROM workflow_runs
+             WHERE namespace_id = ?1 AND status = ?2 AND available_at <= ?3
+             ORDER BY available_at, created_at LIMIT ?4
+         ) WHERE deadline_at IS NULL OR deadline_at > ?3",
+    )?;
+    let now_text = codec::format_time(now);
+    let mut due = Vec::new();
+    let mut at_least = false;
+    for status in ["pending", STARTED[0], STARTED[1]] {
+        let mut rows = statement.query(params![
+            &*search.namespace_id,
+            status,
+            now_text,
+            search.limit
+        ])?;
+        let mut read = 0;
+        while let Some(row) = rows.next()? {
+            read += 1;
+            // Of a row that holds something else nothing can be said.
+            if let (Ok(id), Ok(since), Ok(name), Ok(version)) = (
+                row.get(0),
+                row.get::<_, String>(1),
+                row.get::<_, String>(2),
+                row.get(3),
+            ) && let Some(since) = codec::parse_time(&since)
+            {
+                let workflow = WorkflowKey::new(name, version);
+                due.push(DueRun {
+                    workflow,
+                    id,
+                    since,
+                });
+            }
+        }
+        at_least |= read >= search.limit;
+    }
+    Ok(gather(search, now, due, at_least))
 }
 
 /// A run that may be claimed. Ordered as the protocol orders claims.

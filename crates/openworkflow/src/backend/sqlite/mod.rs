@@ -30,8 +30,8 @@ use tokio::sync::oneshot;
 
 use super::{
     Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd,
-    History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, Owner, Page, RunCounts,
-    SWEEP_INTERVAL, StepAttempt, Wakeups, WorkflowRun,
+    History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, OrphanSearch, Orphans, Owner,
+    Page, RunCounts, SWEEP_INTERVAL, StepAttempt, Wakeups, WorkflowRun,
 };
 use crate::Clock;
 use connection::{Connections, Settings};
@@ -410,6 +410,14 @@ impl Backend for Sqlite {
         }
         self.write(Isolation::Savepoint, move |tx| claim::claim(tx, &claim))
             .await
+    }
+
+    async fn find_orphans(&self, search: OrphanSearch) -> BackendResult<Vec<Orphans>> {
+        let now = self.0.clock.now();
+        self.read(Reader::Lists, move |conn| {
+            claim::orphans(conn, &search, now)
+        })
+        .await
     }
 
     async fn load_history(&self, namespace_id: &str, run_id: &str) -> BackendResult<History> {
