@@ -488,7 +488,6 @@ async fn a_time_out_says_what_failed_last() {
     harness.retrying(run.id(), 1).await;
     let waited = run.result_within(Duration::from_millis(50)).await;
     let error = waited.expect_err("it is tried again");
-    let told =
-        "it goes on, pending (execution 1); what failed last: CardDeclined: the card was declined";
+    let told = "it goes on, pending (execution 1); what failed last: step \"charge\": CardDeclined: the card was declined";
     assert!(error.to_string().ends_with(told), "{error}");
 }

@@ -197,7 +197,7 @@ async fn no_retry_is_made_beyond_the_deadline() {
     let row = harness.failure(&run).await;
     assert_eq!(
         row.error,
-        Some(json!({"name": "Failing", "message": "as ever"}))
+        Some(json!({"name": "Failing", "message": "as ever", "step": "step"}))
     );
     assert_eq!((row.attempts, row.started_at), (2, None));
 }

@@ -221,13 +221,15 @@ async fn process_order_leaves_the_rows_of_the_walk_through() {
     let retry_at = harness.now() + Duration::from_secs(1);
     assert_row(&harness, &row, ("pending", 4, false), retry_at, None);
     let error = json!({"name": "MailServerDown", "message": "the mail server does not answer"});
-    assert_eq!(row.error, Some(error.clone()));
+    let mut of_run = error.clone();
+    of_run["step"] = json!("notify-customer");
+    assert_eq!(row.error, Some(of_run.clone()));
     let sleep = harness.step(id, "cooldown").await.remove(0);
     assert_eq!((sleep.status.as_str(), &sleep.output), ("completed", &None));
     harness.assert_after_now(sleep.finished_at, Duration::ZERO);
     let failed = harness.step(id, "notify-customer").await.remove(0);
     assert_eq!(failed.summary(), "notify-customer function failed");
-    assert_eq!(failed.error, Some(error.clone()));
+    assert_eq!(failed.error, Some(error));
 
     // Claimed again: the error stays, and the run counts as started anew.
     harness.advance(Duration::from_secs(1)).await;
@@ -241,7 +243,7 @@ async fn process_order_leaves_the_rows_of_the_walk_through() {
         lease_end,
         Some(Duration::ZERO),
     );
-    assert_eq!(row.error, Some(error));
+    assert_eq!(row.error, Some(of_run));
     let worker_id = row.worker_id;
 
     // Done.

@@ -177,7 +177,7 @@ async fn a_timeout_fails_the_attempt_and_the_policy_decides() {
     let row = harness.failure(&run).await;
     assert_eq!(
         row.error,
-        Some(json!({"name": "TimeoutError", "message": "the step timed out"}))
+        Some(json!({"name": "TimeoutError", "message": "the step timed out", "step": "step"}))
     );
     assert_eq!(log.lines(), ["body", "body", "told", "told"]);
 }
@@ -292,6 +292,7 @@ async fn load_is_shed_with_an_error_that_is_retried() {
     let error = json!({
         "name": "RejectedError",
         "message": "the step was shed: too many are at work",
+        "step": "step",
     });
     assert_eq!(row.error, Some(error));
     gate.open();

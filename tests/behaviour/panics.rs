@@ -36,8 +36,8 @@ async fn a_panicking_step_is_a_failed_step() {
     .await;
     let run = harness.start(&W, 4).await;
     let row = harness.retrying(run.id(), 1).await;
-    let error = json!({"name": "Panic", "message": "panicking number 4"});
-    assert_eq!(row.error, Some(error.clone()));
+    let error = json!({"name": "Panic", "message": "panicking number 4", "step": "step"});
+    assert_eq!(row.error, Some(error));
     let step = harness.steps(run.id()).await.remove(0);
     assert_eq!(step.status, "failed");
     assert_eq!(step.error_message(), Some("panicking number 4"));

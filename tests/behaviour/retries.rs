@@ -45,7 +45,9 @@ async fn a_step_is_tried_ten_times_ever_more_slowly() {
         assert_eq!((&row.worker_id, &row.started_at), (&None, &None));
         assert_eq!(
             row.error,
-            Some(json!({"name": "Failing", "message": format!("failure {failures}")}))
+            Some(
+                json!({"name": "Failing", "message": format!("failure {failures}"), "step": "step"})
+            )
         );
         harness.advance(delay * SECOND).await;
     }
@@ -137,7 +139,7 @@ async fn an_error_that_no_retry_mends_is_not_tried_again() {
     assert_eq!(row.attempts, 1);
     assert_eq!(
         row.error,
-        Some(json!({"name": "CardDeclined", "message": "no money"}))
+        Some(json!({"name": "CardDeclined", "message": "no money", "step": "step"}))
     );
 }
 
@@ -171,7 +173,7 @@ async fn any_error_type_becomes_an_object_with_name_message_and_causes() {
     let row = harness.failure(&harness.start(&W, 0).await).await;
     assert_eq!(
         row.error,
-        Some(json!({"name": "Error", "message": "a text"}))
+        Some(json!({"name": "Error", "message": "a text", "step": "step"}))
     );
     let row = harness.failure(&harness.start(&W, 1).await).await;
     let error = row.error.unwrap();

@@ -57,6 +57,7 @@ async fn a_step_that_takes_too_long_is_dropped_and_tried_again() {
             Some(json!({
                 "name": "TimeoutError",
                 "message": "step \"charge\" took longer than its limit of 30ms",
+                "step": "charge",
             }))
         );
         harness.assert_after_now(row.available_at, delay);

@@ -70,6 +70,8 @@ fn assert_error(error: &StoredError, name: &str, message: &str) {
 async fn an_error_of_ones_own_converts_with_the_question_mark() -> Fallible {
     let error = failure_of_step!(Ok(Err(CheckoutError::Declined)?));
     assert_error(&error, "CheckoutError", "the card was declined");
+    let said = r#"step "pay": CheckoutError: the card was declined"#;
+    assert_eq!(error.to_string(), said);
     let error = failure_of_step!(Ok(Err(CheckoutError::Bank(refused()))?));
     let message = "the bank does not answer: connection refused";
     assert_error(&error, "CheckoutError", message);
@@ -161,6 +163,7 @@ macro_rules! assert_survives {
         let (error, executions) = failure_of(workflow).await?;
         let message = concat!($context, "the card was declined");
         assert_error(&error, "CardDeclined", message);
+        assert_eq!(error.step_name.as_deref(), Some("pay"));
         assert_eq!(executions, 1, "it was tried again");
     }};
 }

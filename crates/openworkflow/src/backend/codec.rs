@@ -111,10 +111,18 @@ struct ErrorJson<'a> {
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     stack: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<&'a str>,
+}
+
+/// The JSON text of a run's error. The step that it came from stands in a member that other SDKs pass
+/// over.
+pub(crate) fn encode_run_error(error: &Error) -> String {
+    encode_error(error, error.step_name())
 }
 
 /// The JSON text of an error.
-pub(crate) fn encode_error(error: &Error) -> String {
+fn encode_error(error: &Error, step: Option<&str>) -> String {
     // PostgreSQL's JSON cannot keep U+0000, and an error must be kept whatever, and however much, it quotes.
     let readable = |text: &str| shortened(text).replace('\0', "\u{fffd}");
     let message = readable(error.message());
@@ -134,6 +142,7 @@ pub(crate) fn encode_error(error: &Error) -> String {
             name: &readable(error.name()),
             message: &message,
             stack: error.stack().map(readable).as_deref(),
+            step,
         }),
     };
     json.unwrap_or_else(|_| r#"{"message":"the error could not be written as JSON"}"#.to_owned())
@@ -152,7 +161,7 @@ fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
 /// The JSON text of a step's error. Its kind, and that it is not to be tried again, stand in members
 /// that other SDKs pass over: user code that caught the error must see the same one at replay.
 pub(crate) fn encode_step_error(error: &Error) -> String {
-    let mut json = encode_error(error);
+    let mut json = encode_error(error, None);
     let kind = error.kind();
     if kind != ErrorKind::Application && json.pop().is_some() {
         json.push_str(&format!(r#","kind":"{kind}"}}"#));
@@ -199,7 +208,8 @@ pub(crate) fn decode_error(json: &str) -> StoredError {
                 .get("kind")
                 .and_then(Value::as_str)
                 .and_then(decode_kind),
-        ),
+        )
+        .with_step_name(text(members.get("step"))),
         Ok(Value::String(message)) => StoredError::new(None, message, None, true),
         _ => StoredError::new(None, json.to_owned(), None, true),
     }

@@ -342,6 +342,8 @@ pub struct StoredError {
     pub retryable: bool,
     /// What failed, where a step of this library did and it was not the user's own error.
     pub kind: Option<ErrorKind>,
+    /// The step that the error of a run came from, where it is known.
+    pub step_name: Option<String>,
 }
 
 impl StoredError {
@@ -368,11 +370,17 @@ impl StoredError {
             stack,
             retryable,
             kind: None,
+            step_name: None,
         }
     }
 
     pub(crate) fn with_kind(mut self, kind: Option<ErrorKind>) -> Self {
         self.kind = kind;
+        self
+    }
+
+    pub(crate) fn with_step_name(mut self, step_name: Option<String>) -> Self {
+        self.step_name = step_name;
         self
     }
 
@@ -393,6 +401,9 @@ impl StoredError {
 
 impl fmt::Display for StoredError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(step_name) = &self.step_name {
+            write!(f, "step {step_name:?}: ")?;
+        }
         match &self.name {
             Some(name) => write!(f, "{name}: {}", self.message),
             None => f.write_str(&self.message),

@@ -92,7 +92,7 @@ pub(super) async fn execute(
 async fn put_back(shared: &Shared, owner: &Owner, attempts: u32, error: &BackendError) {
     tracing::error!(workflow_run.id = &*owner.run_id, %error, "cannot read the run; it is put back");
     let at = shared.backend.clock().now() + MEND_RETRY.delay(attempts);
-    let error = codec::encode_error(&Error::of_kind(ErrorKind::Backend, error.to_string()));
+    let error = codec::encode_run_error(&Error::of_kind(ErrorKind::Backend, error.to_string()));
     let end = ExecutionEnd::Retry {
         error,
         at,
@@ -378,10 +378,10 @@ fn last_write(outcome: &ExecutionOutcome, waits: &[Arc<str>]) -> BackendResult<E
             output: output.clone(),
         },
         ExecutionOutcome::Failed { error } => ExecutionEnd::Fail {
-            error: codec::encode_error(error),
+            error: codec::encode_run_error(error),
         },
         ExecutionOutcome::Retrying { error, at } => ExecutionEnd::Retry {
-            error: codec::encode_error(error),
+            error: codec::encode_run_error(error),
             at: *at,
             waits: waits.to_vec(),
         },

@@ -416,7 +416,7 @@ impl Inner {
 
     /// Fails runs whose deadline passed, and wakes their parents. Says whether it failed any.
     async fn sweep(self: &Arc<Self>, namespace_id: &str, ids: &[String]) -> BackendResult<bool> {
-        let error = codec::encode_error(&codec::deadline_error());
+        let error = codec::encode_run_error(&codec::deadline_error());
         let error = Json(&error);
         let sweep: [Param<'_>; 3] = [&namespace_id, &ids, &error];
         let wake: [Param<'_>; 2] = [&namespace_id, &ids];

@@ -73,7 +73,7 @@ impl Job for Sweep {
 /// Fails some runs whose deadline passed. Says whether there may be more.
 fn sweep(tx: &mut Tx<'_>, namespace_id: &str) -> OpResult<bool> {
     let expired = find_expired(tx, namespace_id)?;
-    let error = codec::encode_error(&codec::deadline_error());
+    let error = codec::encode_run_error(&codec::deadline_error());
     let mut statement = tx.conn.prepare_cached(
         "UPDATE workflow_runs
          SET status = 'failed', error = ?3, worker_id = NULL, available_at = NULL,
