@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use workflow_core::{Execution, Result};
 
+use crate::cancellation::Cancellation;
 use crate::execution::ExecutionState;
 use crate::payload::{self, Subject};
 use crate::step::{
@@ -193,6 +194,24 @@ impl WorkflowContext {
     pub(crate) async fn withdraw(&self, drop_branches: impl FnOnce()) {
         let waits = self.0.collect_withdrawn(drop_branches);
         self.0.withdraw(waits).await;
+    }
+
+    /// What says when this execution is over, for work that a step has handed to a blocking thread or to a
+    /// task of its own: such work goes on when the step's future is dropped.
+    ///
+    /// It is heard of as soon as the engine knows: at once where the worker stops, where a write of the
+    /// execution is refused, and where the run was canceled (or failed by its deadline) in this process, or
+    /// in any on PostgreSQL with notifications; otherwise within half of the
+    /// [lease](crate::WorkerBuilder::lease), 15 seconds. Where the database does not answer, when the lease
+    /// is over.
+    ///
+    /// A function that is dropped while its execution goes on (by a [time-out](RunStep::timeout), or as the
+    /// loser of a `select!`) is no end of the execution.
+    ///
+    /// [`Cancellation`] has an example.
+    #[must_use]
+    pub fn cancellation(&self) -> Cancellation {
+        self.0.cancellation()
     }
 
     /// The execution under way: the run's id, name and version, the attempt, the worker.

@@ -91,6 +91,10 @@ impl Lease {
         }
     }
 
+    pub(crate) fn length(&self) -> Duration {
+        self.length
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

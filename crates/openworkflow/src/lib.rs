@@ -48,6 +48,7 @@ extern crate self as openworkflow;
 
 mod arrival;
 pub mod backend;
+mod cancellation;
 mod client;
 mod clock;
 mod context;
@@ -71,6 +72,7 @@ pub use backend::RunStatus;
 pub use backend::{Postgres, PostgresOptions};
 #[cfg(feature = "sqlite")]
 pub use backend::{Sqlite, SqliteOptions};
+pub use cancellation::Cancellation;
 pub use client::{
     Client, ClientBuilder, ClientError, ClientResult, ListRunsRequest, ListStepsRequest, RunHandle,
     SendSignalRequest, StartRunRequest,

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 use uuid::Uuid;
 use workflow_core::{
     Chain, Error, ErrorKind, Event, Execution, Interruption, Payload, Result, StepKind,
@@ -26,7 +27,8 @@ use crate::backend::codec::{self, STEP_LIMIT};
 use crate::backend::{
     Backend, BackendError, BackendResult, EndedStep, NewStepAttempt, Owner, StepAttemptKind,
 };
-use crate::lease::Lease;
+use crate::cancellation::{Canceler, Cancellation};
+use crate::lease::{Lease, Moment};
 use crate::name::{self, StepNames};
 use crate::retry::RetryPolicy;
 use crate::{log, payload};
@@ -91,6 +93,7 @@ struct Inner {
     departed: bool,
     fatal: Option<Error>,
     stopped: Option<Stopped>,
+    canceler: Canceler,
 }
 
 /// The run is put back until somebody mends its code or its rows.
@@ -468,8 +471,56 @@ impl ExecutionState {
             if let Some(reason) = self.interruption.get() {
                 return *reason;
             }
-            self.interrupted.notified().await;
+            let ended = self.lock().canceler.ended();
+            match ended {
+                None => self.interrupted.notified().await,
+                Some(ended) => {
+                    tokio::select! {
+                        () = self.interrupted.notified() => {}
+                        reason = self.lost_when(ended) => return reason,
+                    }
+                }
+            }
         }
+    }
+
+    /// Asks after the run whenever this process hears that it has ended, rather than at half of the lease.
+    async fn lost_when(&self, mut ended: OwnedNotified) -> Interruption {
+        loop {
+            ended.await;
+            ended = self
+                .backend
+                .wakeups()
+                .watch(&self.owner.run_id)
+                .notified_owned();
+            let (asked, length) = (Moment::now(), self.lease.length());
+            match self.backend.extend_lease(&self.owner, length).await {
+                Ok(()) => self.lease.renew(asked),
+                Err(BackendError::OwnershipLost { reason }) => return reason,
+                // Who keeps the lease will see.
+                Err(error) => {
+                    tracing::debug!(workflow_run.id = &*self.owner.run_id, %error, "cannot ask after the run");
+                }
+            }
+        }
+    }
+
+    /// What says when the execution is over.
+    pub(crate) fn cancellation(&self) -> Cancellation {
+        let ended = || self.backend.wakeups().watch(&self.owner.run_id);
+        let (cancellation, is_first) = self.lock().canceler.listen(ended);
+        if is_first {
+            self.interrupted.notify_one();
+        }
+        cancellation
+    }
+
+    /// The execution is over, with the reason if it was interrupted.
+    pub(crate) fn over(&self, reason: Option<Interruption>) {
+        if let Some(reason) = reason {
+            self.execution.interrupt(reason);
+        }
+        self.lock().canceler.over(reason);
     }
 
     pub(crate) async fn begin_step(&self, attempt: &NewStepAttempt) {

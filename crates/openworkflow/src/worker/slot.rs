@@ -176,7 +176,7 @@ impl SlotRun {
             // Declared before the guard, so that the guard is dropped first and its reason is known
             // to the hooks that are dropped with the future.
             let mut outcome = Some(Box::pin(outcome));
-            let aborted = AbortGuard(Some(&execution));
+            let aborted = AbortGuard(Some(&state));
             let ended = match &mut outcome {
                 None => return,
                 Some(outcome) => tokio::select! {
@@ -186,8 +186,8 @@ impl SlotRun {
                 },
             };
             aborted.disarm();
-            if let Err(reason) = ended {
-                execution.interrupt(reason);
+            state.over(ended.as_ref().err().copied());
+            if ended.is_err() {
                 // A destructor of user code or of an interceptor may panic.
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(outcome.take()))) {
                     let error = Error::from_panic(&*panic);
@@ -417,7 +417,7 @@ fn start_code(
 }
 
 /// Gives the reason where a task is dropped from outside, as at a hard stop.
-struct AbortGuard<'a>(Option<&'a Execution>);
+struct AbortGuard<'a>(Option<&'a ExecutionState>);
 
 impl AbortGuard<'_> {
     /// The execution came to its end, or its reason is known.
@@ -428,8 +428,8 @@ impl AbortGuard<'_> {
 
 impl Drop for AbortGuard<'_> {
     fn drop(&mut self) {
-        if let Some(execution) = self.0 {
-            execution.interrupt(Interruption::WorkerStopped);
+        if let Some(state) = self.0 {
+            state.over(Some(Interruption::WorkerStopped));
         }
     }
 }
