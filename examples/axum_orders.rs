@@ -217,32 +217,42 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// What the steps share.
+#[derive(Clone)]
+struct Warehouse {
+    http: reqwest::Client,
+    reservations: String,
+}
+
 fn with_workflow(worker: WorkerBuilder, reservations: String) -> WorkerBuilder {
-    let http = reqwest::Client::new();
-    worker.workflow(TAKE_ORDER.implement(move |wf, item: String| {
-        let (http, reservations) = (http.clone(), reservations.clone());
-        async move {
-            let shelf = wf
-                .run("reserve", || ask_warehouse(&http, &reservations, &item))
-                .await?;
+    let warehouse = Warehouse {
+        http: reqwest::Client::new(),
+        reservations,
+    };
+    let take_order = TAKE_ORDER.state(warehouse);
+    worker.workflow(
+        take_order.implement(|wf, warehouse, item: String| async move {
+            let shelf = wf.run("reserve", || warehouse.reserve(&item)).await?;
             wf.sleep("until-packed", Duration::from_millis(200)).await?;
             wf.run("invoice", || async { Ok(Receipt { item, shelf }) })
                 .await
-        }
-    }))
+        }),
+    )
 }
 
-/// The body of a step. An error of the connection or of the warehouse has the step tried again.
-async fn ask_warehouse(
-    http: &reqwest::Client,
-    url: &str,
-    item: &str,
-) -> openworkflow::Result<String> {
-    let mut request = http.post(url).body(item.to_owned()).build()?;
-    // The current context is the step's.
-    inject(request.headers_mut());
-    let response = http.execute(request).await?.error_for_status()?;
-    Ok(response.text().await?)
+impl Warehouse {
+    /// The body of a step. An error of the connection or of the warehouse has the step tried again.
+    async fn reserve(&self, item: &str) -> openworkflow::Result<String> {
+        let mut request = self
+            .http
+            .post(&self.reservations)
+            .body(item.to_owned())
+            .build()?;
+        // The current context is the step's.
+        inject(request.headers_mut());
+        let response = self.http.execute(request).await?.error_for_status()?;
+        Ok(response.text().await?)
+    }
 }
 
 /// The warehouse's handler.

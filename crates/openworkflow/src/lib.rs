@@ -87,12 +87,12 @@ pub use retry::RetryPolicy;
 pub use step::{RunStep, RunWorkflowStep, SendSignalStep, SleepStep, WaitForSignalStep};
 pub use when::When;
 pub use worker::{BuildError, Worker, WorkerBuilder, WorkerHandle};
-pub use workflow::{Workflow, WorkflowSpec};
+pub use workflow::{StatefulSpec, Workflow, WorkflowSpec};
 pub use workflow_core::{
     BoxError, BoxFuture, CancelRun, Carrier, CreateRun, CreatedRun, Error, ErrorKind, Event,
     ExecuteRun, Execution, ExecutionOutcome, Interceptor, Interruption, Next, NextFuture,
     ParentStep, Payload, Result, ResultExt, RunInfo, SendSignal, SentSignal, StepCall, StepKind,
-    StepOutcome, StepPhase, Unwritten,
+    StepOutcome, StepPhase, Unwritten, from_fn, from_fn_with_state,
 };
 #[cfg(feature = "otel")]
 pub use workflow_otel as otel;

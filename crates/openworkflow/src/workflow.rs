@@ -79,6 +79,35 @@ impl<I, O> WorkflowSpec<I, O> {
         self.version
     }
 
+    /// Gives the code a state: what its executions share, as a connection pool or a client. Each
+    /// execution gets a clone of it, before the input.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use openworkflow::WorkflowSpec;
+    ///
+    /// # #[derive(Default)]
+    /// struct Db;
+    /// # impl Db { async fn title_of(&self, _: &str) -> std::io::Result<String> { Ok("Dr.".into()) } }
+    ///
+    /// static GREET: WorkflowSpec<String, String> = WorkflowSpec::new("greet");
+    ///
+    /// let db = Arc::new(Db::default());
+    /// let greet = GREET.state(db).implement(|wf, db, name: String| async move {
+    ///     let title = wf.run("look-up", async || Ok(db.title_of(&name).await?)).await?;
+    ///     Ok(format!("Hello, {title} {name}!"))
+    /// });
+    /// # assert_eq!(greet.name(), "greet");
+    /// ```
+    ///
+    /// What cannot be cloned, or not for little, goes into an [`Arc`].
+    pub fn state<S>(&self, state: S) -> StatefulSpec<'_, I, O, S>
+    where
+        S: Clone + Send + Sync + 'static,
+    {
+        StatefulSpec { spec: self, state }
+    }
+
     /// The implementation, for a worker. See [`Workflow::new`] about `code`.
     pub fn implement<F, Fut>(&self, code: F) -> Workflow
     where
@@ -102,6 +131,37 @@ impl<I, O> fmt::Debug for WorkflowSpec<I, O> {
             .field("version", &self.version)
             .field("retry", &self.retry)
             .finish()
+    }
+}
+
+/// A workflow's declaration with the state of its code; see [`WorkflowSpec::state`].
+pub struct StatefulSpec<'a, I, O, S> {
+    spec: &'a WorkflowSpec<I, O>,
+    state: S,
+}
+
+impl<I, O, S> StatefulSpec<'_, I, O, S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    /// The implementation, for a worker. See [`Workflow::new`] about `code`.
+    pub fn implement<F, Fut>(self, code: F) -> Workflow
+    where
+        F: Fn(WorkflowContext, S, I) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<O>> + Send + 'static,
+        I: DeserializeOwned + Send + 'static,
+        O: Serialize + 'static,
+    {
+        let Self { spec, state } = self;
+        spec.implement(move |wf, input| code(wf, state.clone(), input))
+    }
+}
+
+impl<I, O, S> fmt::Debug for StatefulSpec<'_, I, O, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatefulSpec")
+            .field("spec", self.spec)
+            .finish_non_exhaustive()
     }
 }
 
@@ -161,6 +221,29 @@ impl Workflow {
             retry: RetryPolicy::none(),
             code: Arc::new(code),
         }
+    }
+
+    /// As [`new`](Self::new), of code that is given a clone of `state` in each execution, before the
+    /// input; see [`WorkflowSpec::state`].
+    ///
+    /// ```
+    /// use openworkflow::{Client, Workflow};
+    ///
+    /// # fn example(client: Client) -> Workflow {
+    /// Workflow::with_state("tell", client, |wf, client, run_id: String| async move {
+    ///     wf.run("cancel", async || Ok(client.cancel(&run_id).await?)).await
+    /// })
+    /// # }
+    /// ```
+    pub fn with_state<S, I, O, F, Fut>(name: impl Into<String>, state: S, code: F) -> Self
+    where
+        S: Clone + Send + Sync + 'static,
+        F: Fn(WorkflowContext, S, I) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<O>> + Send + 'static,
+        I: DeserializeOwned + Send + 'static,
+        O: Serialize + 'static,
+    {
+        Self::new(name, move |wf, input| code(wf, state.clone(), input))
     }
 
     /// Sets the version. A worker runs exactly the versions that it knows.

@@ -37,6 +37,8 @@ use std::sync::Arc;
 /// }
 /// ```
 ///
+/// A single hook needs no type: [`from_fn`](crate::from_fn) makes an interceptor of an `async fn`.
+///
 /// By hand, the same hook spells the lifetimes out:
 ///
 /// ```

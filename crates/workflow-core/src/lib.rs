@@ -9,6 +9,7 @@
 //! it and never drags a database or a telemetry SDK along.
 //!
 //! - [`Interceptor`]: around-hooks for a run's creation, its executions and its steps.
+//! - [`from_fn`]: an interceptor with one hook, made of an `async fn`.
 //! - [`Next`]: the rest of the chain inside a hook; [`Chain`]: what an engine calls.
 //! - [`CreateRun`], [`ExecuteRun`], [`StepCall`], [`SendSignal`], [`CancelRun`]: what is about to
 //!   happen, with every id already known.
@@ -20,6 +21,7 @@ mod carrier;
 mod chain;
 mod error;
 mod event;
+mod from_fn;
 mod interceptor;
 mod payload;
 mod run;
@@ -33,6 +35,7 @@ pub use carrier::Carrier;
 pub use chain::{BoxFuture, Chain, Next, NextFuture, PromisedEnd};
 pub use error::{BoxError, Error, ErrorKind, Result, ResultExt};
 pub use event::{Event, Unwritten};
+pub use from_fn::{FromFn, HookFn, WithState, from_fn, from_fn_with_state};
 pub use interceptor::Interceptor;
 pub use payload::Payload;
 pub use run::{Execution, ExecutionOutcome, Interruption, RunInfo};

@@ -10,7 +10,7 @@ use futures::executor::block_on;
 use workflow_core::{
     BoxFuture, CancelRun, Chain, CreateRun, CreatedRun, Error, ErrorKind, Event, Execution,
     Interceptor, Interruption, Next, Payload, Result, RunInfo, SendSignal, SentSignal, StepCall,
-    StepKind, StepOutcome,
+    StepKind, StepOutcome, from_fn, from_fn_with_state,
 };
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -314,4 +314,34 @@ fn an_operation_may_take_several_polls() {
         Ok(())
     };
     block_on(chain.call(cancel(), once)).unwrap();
+}
+
+#[test]
+fn functions_are_hooks_around_what_they_are_given() {
+    async fn outer(call: CancelRun, next: Next<'_, CancelRun>) -> Result<()> {
+        next.run(call)
+            .await
+            .map_err(|error| error.with_name("Outer"))
+    }
+    async fn noted(seen: Log, call: CancelRun, next: Next<'_, CancelRun>) -> Result<()> {
+        log(&seen, "in");
+        let result = next.run(call).await;
+        log(&seen, "out");
+        result
+    }
+    let seen = Log::default();
+    let chain = chain([
+        Arc::new(from_fn(outer)),
+        // Around another kind of call, so it is passed by.
+        Arc::new(from_fn(async |_: StepCall, _: Next<'_, StepCall>| {
+            Err(Error::rejected("never"))
+        })),
+        Arc::new(from_fn_with_state(seen.clone(), noted)),
+    ]);
+    let refused = |_| async { Err(Error::rejected("no")) };
+    let error = block_on(chain.call(cancel(), refused)).unwrap_err();
+    assert_eq!(error.name(), "Outer");
+    assert_eq!(lines(&seen), ["in", "out"]);
+    let stepped = block_on(chain.call(step(), |_| async { Ok(StepOutcome::TimedOut) }));
+    assert_eq!(stepped.unwrap_err().message(), "never");
 }
