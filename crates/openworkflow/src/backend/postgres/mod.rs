@@ -23,6 +23,7 @@ mod tests;
 mod time;
 mod tls;
 mod writer;
+mod writes;
 
 use std::fmt;
 use std::sync::atomic::AtomicUsize;

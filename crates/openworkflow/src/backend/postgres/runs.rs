@@ -9,7 +9,7 @@ use super::claims::LONGEST_LEASE;
 use super::news::News;
 use super::rows::RUN_WIDTH;
 use super::session::{Call, Guard, Json, Param, WhenLost};
-use super::writer::{Completion, Write};
+use super::writes::{Completion, Write};
 use super::{Inner, rows};
 use crate::backend::{
     BackendError, BackendResult, Cancellation, ExecutionEnd, NewRun, Owner, RunStatus, WorkflowRun,

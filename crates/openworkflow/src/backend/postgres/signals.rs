@@ -10,6 +10,93 @@ use super::session::{Json, Param, WhenLost, claim_number};
 use super::{Inner, rows};
 use crate::backend::{BackendResult, NewSignal};
 
+/// Delivers a signal. `$5`, `$6` and `$7` are the sending run, its worker and the number of its claim,
+/// where a run sends.
+///
+/// One statement, because it must have one snapshot: a wait that is recorded after it began gets nothing,
+/// and so no wait gets something whose run was not looked at. Runs are locked in the order of their ids,
+/// the sender among them, and before their waits, which is the order of everybody who locks several. What
+/// is read of a run when it is locked, is of that moment: who parked before it is woken, who parks after
+/// it sees the delivery.
+///
+/// A wait that is locked although its run is ours is being served by OpenWorkflow for TypeScript, which
+/// then wants the run: waiting for each other would be a deadlock.
+///
+/// For the planner: each run, wait and delivery is looked up by itself, and what is compared with a set
+/// is compared with a hashed one. The subquery with `OFFSET` is computed once even where a run was
+/// updated meanwhile, and PostgreSQL looks at it again.
+pub(super) const SEND_SIGNAL: &str = "
+    WITH existing AS (
+        SELECT DISTINCT workflow_run_id FROM {signals}
+        WHERE namespace_id = $1 AND signal = $2 AND sender_idempotency_key = $4
+    ),
+    asked AS (
+        SELECT i.run_id, array_agg(i.id) AS waits
+        FROM (
+            SELECT s.workflow_run_id, s.id FROM {steps} s
+            WHERE s.namespace_id = $1 AND s.kind = 'signal-wait' AND s.status = 'running'
+                AND s.context->>'signal' = $2
+                AND NOT EXISTS (SELECT 1 FROM existing)
+                AND NOT EXISTS (
+                    SELECT 1 FROM {signals} g
+                    WHERE g.namespace_id = $1 AND g.step_attempt_id = s.id OFFSET 0
+                )
+            UNION ALL
+            SELECT $5, NULL WHERE $5::text IS NOT NULL
+        ) i (run_id, id)
+        GROUP BY i.run_id ORDER BY i.run_id
+    ),
+    locked AS (
+        SELECT asked.run_id, asked.waits, r.is_sender, r.is_away FROM asked
+        CROSS JOIN LATERAL (
+            SELECT
+                (r.id = $5 AND r.worker_id = $6 AND r.attempts = $7 AND r.status = 'running') IS TRUE
+                    AS is_sender,
+                r.worker_id IS NULL AND (r.available_at IS NULL OR r.available_at > now()) AS is_away
+            FROM {runs} r
+            WHERE r.namespace_id = $1 AND r.id = asked.run_id
+                AND (r.status IN ('pending', 'running', 'sleeping')) IS TRUE
+            FOR NO KEY UPDATE
+        ) r
+    ),
+    allowed AS (
+        SELECT $5::text IS NULL OR EXISTS (SELECT 1 FROM locked WHERE is_sender) AS yes
+    ),
+    waiting AS (
+        SELECT locked.run_id, s.id FROM locked
+        CROSS JOIN LATERAL unnest(locked.waits) AS w (id)
+        CROSS JOIN LATERAL (
+            SELECT s.id FROM {steps} s
+            WHERE s.namespace_id = $1 AND s.id = w.id AND (s.status = 'running') IS TRUE
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) s
+        WHERE (SELECT yes FROM allowed)
+    ),
+    delivered AS (
+        INSERT INTO {signals} (
+            namespace_id, id, signal, data, sender_idempotency_key, workflow_run_id,
+            step_attempt_id, created_at
+        )
+        SELECT $1, gen_random_uuid()::text, $2, $3, $4, run_id, id, now() FROM waiting
+        ON CONFLICT (namespace_id, step_attempt_id) DO NOTHING
+        RETURNING workflow_run_id
+    ),
+    woken AS (
+        UPDATE {runs} r SET available_at = now(), updated_at = now()
+        FROM (
+            SELECT run_id FROM locked
+            WHERE is_away AND (run_id IN (SELECT workflow_run_id FROM delivered)) IS TRUE
+            OFFSET 0
+        ) away
+        WHERE r.namespace_id = $1 AND r.id = away.run_id
+        RETURNING r.id
+    )
+    SELECT
+        (SELECT yes FROM allowed),
+        ARRAY(SELECT workflow_run_id FROM existing UNION SELECT workflow_run_id FROM delivered),
+        EXISTS (SELECT 1 FROM woken),
+        (SELECT {notify} FROM woken LIMIT 1)";
+
 /// What two sendings with the same key have in common.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

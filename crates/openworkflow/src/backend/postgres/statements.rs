@@ -6,6 +6,8 @@ use super::claims::{self, CLAIM, FIND_EXPIRED, FIND_ORPHANS, Queues, SWEEP};
 use super::plans;
 use super::rows::{RUN_COLUMNS, STEP_COLUMNS};
 use super::session::Query;
+use super::signals::SEND_SIGNAL;
+use super::writes::{OR_END, WHY_UNWRITTEN, WRITE_ALL, WRITE_STEP, WRITE_STEPS};
 
 const TEXT: Type = Type::TEXT;
 const TEXTS: Type = Type::TEXT_ARRAY;
@@ -310,181 +312,6 @@ const HISTORY: &str = "
     WHERE s.namespace_id = $1 AND s.workflow_run_id = $2
     ORDER BY s.created_at, s.id";
 
-/// Writes step attempts, each under the guard of its run: the whole row where there is none yet, the
-/// result where the attempt runs. Completes runs that have no parents. Gives the ids of those written; not
-/// of those whose run is not ours, or locked by somebody.
-///
-/// Two things are for the planner: the arrays are hidden from it, so that its plan for any length is as
-/// good to it as one for each, and made once; and runs are looked up one by one, since a plan that
-/// reads a small table as a whole stays after the table has grown.
-const WRITE_ALL: &str = "
-    WITH written AS (
-        INSERT INTO {steps} AS s (
-            namespace_id, id, workflow_run_id, step_name, kind, status, config, context,
-            output, error, started_at, finished_at, created_at, updated_at
-        )
-        SELECT
-            i.namespace_id, i.id, i.run_id, i.step_name, i.kind, i.status,
-            coalesce(i.config, '{}'), i.context,
-            i.output, i.error, now() - i.ago * interval '1 second',
-            CASE WHEN i.status <> 'running' THEN now() END,
-            date_trunc('milliseconds', now() - i.ago * interval '1 second'), now()
-        FROM unnest(
-            (SELECT $1), (SELECT $2), (SELECT $3), (SELECT $4), (SELECT $5), (SELECT $6),
-            (SELECT $7), (SELECT $8), (SELECT $9), (SELECT $10), (SELECT $11), (SELECT $12),
-            (SELECT $13)
-        ) AS i (
-            namespace_id, run_id, worker_id, attempts, id, step_name, kind, status, context,
-            output, error, ago, config
-        )
-        CROSS JOIN LATERAL (
-            SELECT 1 FROM {runs} r
-            WHERE r.namespace_id = i.namespace_id AND r.id = i.run_id
-                AND r.worker_id = i.worker_id AND r.attempts = i.attempts
-                AND (r.status = 'running') IS TRUE
-            FOR NO KEY UPDATE SKIP LOCKED
-        ) owned
-        {or_end}
-        RETURNING s.id
-    ),
-    completed AS (
-        UPDATE {runs} r SET
-            status = 'completed', output = i.output, error = NULL, available_at = NULL,
-            finished_at = now(), updated_at = now()
-        FROM unnest(
-            (SELECT $14), (SELECT $15), (SELECT $16), (SELECT $17), (SELECT $18)
-        ) AS i (namespace_id, run_id, worker_id, attempts, output)
-        CROSS JOIN LATERAL (
-            SELECT r.ctid AS at FROM {runs} r
-            WHERE r.namespace_id = i.namespace_id AND r.id = i.run_id
-                AND r.worker_id = i.worker_id AND r.attempts = i.attempts
-                AND (r.status = 'running') IS TRUE
-                AND r.parent_step_attempt_id IS NULL
-            FOR NO KEY UPDATE SKIP LOCKED
-        ) owned
-        WHERE r.ctid = owned.at
-        RETURNING r.id
-    )
-    SELECT id FROM written UNION ALL SELECT id FROM completed";
-
-/// Writes one attempt as the above does, waiting for whoever has locked its run.
-const WRITE_STEP: &str = "
-    INSERT INTO {steps} AS s (
-        namespace_id, id, workflow_run_id, step_name, kind, status, config, context,
-        output, error, started_at, finished_at, created_at, updated_at
-    )
-    SELECT
-        $1, $5, $2, $6, $7, $8, coalesce($13, '{}'), $9, $10, $11, now() - $12 * interval '1 second',
-        CASE WHEN $8 <> 'running' THEN now() END,
-        date_trunc('milliseconds', now() - $12 * interval '1 second'), now()
-    FROM {runs} WHERE {owned} FOR NO KEY UPDATE
-    {or_end}
-    RETURNING s.id";
-
-const OR_END: &str = "
-    ON CONFLICT (namespace_id, id) DO UPDATE SET
-        status = excluded.status,
-        config = s.config || excluded.config,
-        output = excluded.output,
-        error = excluded.error,
-        finished_at = now(),
-        updated_at = now()
-    WHERE s.workflow_run_id = excluded.workflow_run_id AND excluded.status <> 'running'
-        AND s.status NOT IN ('completed', 'succeeded', 'failed')";
-
-/// Of an attempt (`$5`) that was not written: whether its run is ours, and its status.
-const WHY_UNWRITTEN: &str = "
-    SELECT
-        EXISTS (SELECT 1 FROM {runs} WHERE {owned}),
-        (SELECT status FROM {steps} WHERE namespace_id = $1 AND id = $5 AND workflow_run_id = $2)";
-
-/// Delivers a signal. `$5`, `$6` and `$7` are the sending run, its worker and the number of its claim,
-/// where a run sends.
-///
-/// One statement, because it must have one snapshot: a wait that is recorded after it began gets nothing,
-/// and so no wait gets something whose run was not looked at. Runs are locked in the order of their ids,
-/// the sender among them, and before their waits, which is the order of everybody who locks several. What
-/// is read of a run when it is locked, is of that moment: who parked before it is woken, who parks after
-/// it sees the delivery.
-///
-/// A wait that is locked although its run is ours is being served by OpenWorkflow for TypeScript, which
-/// then wants the run: waiting for each other would be a deadlock.
-///
-/// For the planner: each run, wait and delivery is looked up by itself, and what is compared with a set
-/// is compared with a hashed one. The subquery with `OFFSET` is computed once even where a run was
-/// updated meanwhile, and PostgreSQL looks at it again.
-const SEND_SIGNAL: &str = "
-    WITH existing AS (
-        SELECT DISTINCT workflow_run_id FROM {signals}
-        WHERE namespace_id = $1 AND signal = $2 AND sender_idempotency_key = $4
-    ),
-    asked AS (
-        SELECT i.run_id, array_agg(i.id) AS waits
-        FROM (
-            SELECT s.workflow_run_id, s.id FROM {steps} s
-            WHERE s.namespace_id = $1 AND s.kind = 'signal-wait' AND s.status = 'running'
-                AND s.context->>'signal' = $2
-                AND NOT EXISTS (SELECT 1 FROM existing)
-                AND NOT EXISTS (
-                    SELECT 1 FROM {signals} g
-                    WHERE g.namespace_id = $1 AND g.step_attempt_id = s.id OFFSET 0
-                )
-            UNION ALL
-            SELECT $5, NULL WHERE $5::text IS NOT NULL
-        ) i (run_id, id)
-        GROUP BY i.run_id ORDER BY i.run_id
-    ),
-    locked AS (
-        SELECT asked.run_id, asked.waits, r.is_sender, r.is_away FROM asked
-        CROSS JOIN LATERAL (
-            SELECT
-                (r.id = $5 AND r.worker_id = $6 AND r.attempts = $7 AND r.status = 'running') IS TRUE
-                    AS is_sender,
-                r.worker_id IS NULL AND (r.available_at IS NULL OR r.available_at > now()) AS is_away
-            FROM {runs} r
-            WHERE r.namespace_id = $1 AND r.id = asked.run_id
-                AND (r.status IN ('pending', 'running', 'sleeping')) IS TRUE
-            FOR NO KEY UPDATE
-        ) r
-    ),
-    allowed AS (
-        SELECT $5::text IS NULL OR EXISTS (SELECT 1 FROM locked WHERE is_sender) AS yes
-    ),
-    waiting AS (
-        SELECT locked.run_id, s.id FROM locked
-        CROSS JOIN LATERAL unnest(locked.waits) AS w (id)
-        CROSS JOIN LATERAL (
-            SELECT s.id FROM {steps} s
-            WHERE s.namespace_id = $1 AND s.id = w.id AND (s.status = 'running') IS TRUE
-            FOR NO KEY UPDATE SKIP LOCKED
-        ) s
-        WHERE (SELECT yes FROM allowed)
-    ),
-    delivered AS (
-        INSERT INTO {signals} (
-            namespace_id, id, signal, data, sender_idempotency_key, workflow_run_id,
-            step_attempt_id, created_at
-        )
-        SELECT $1, gen_random_uuid()::text, $2, $3, $4, run_id, id, now() FROM waiting
-        ON CONFLICT (namespace_id, step_attempt_id) DO NOTHING
-        RETURNING workflow_run_id
-    ),
-    woken AS (
-        UPDATE {runs} r SET available_at = now(), updated_at = now()
-        FROM (
-            SELECT run_id FROM locked
-            WHERE is_away AND (run_id IN (SELECT workflow_run_id FROM delivered)) IS TRUE
-            OFFSET 0
-        ) away
-        WHERE r.namespace_id = $1 AND r.id = away.run_id
-        RETURNING r.id
-    )
-    SELECT
-        (SELECT yes FROM allowed),
-        ARRAY(SELECT workflow_run_id FROM existing UNION SELECT workflow_run_id FROM delivered),
-        EXISTS (SELECT 1 FROM woken),
-        (SELECT {notify} FROM woken LIMIT 1)";
-
 /// A transaction that notifies fails where the server's queue of notifications is full, as it becomes when
 /// somebody listens and never ends a transaction. News are not worth that.
 const HAS_ROOM: &str = "pg_notification_queue_usage() < 0.9";
@@ -519,6 +346,7 @@ pub(super) struct Statements {
     pub(super) wake_parked: Query,
     pub(super) history: Query,
     pub(super) write_step: Query,
+    pub(super) write_steps: Query,
     pub(super) write_all: Query,
     pub(super) why_unwritten: Query,
     pub(super) send_signal: Query,
@@ -537,6 +365,7 @@ impl Statements {
             }
             for (name, value) in [
                 ("{find_by_key}", FIND_BY_KEY),
+                ("{write_steps}", WRITE_STEPS),
                 ("{or_end}", OR_END),
                 ("{wake_parents}", WAKE_PARENTS),
                 ("{lock_owned}", LOCK_OWNED),
@@ -583,6 +412,10 @@ impl Statements {
             let types = [&[TEXT, TEXTS, FLOAT, LONG, LONG, LONG], more].concat();
             Query::new(fill(CLAIM, &own), &types)
         };
+        let steps = [
+            TEXTS, TEXTS, TEXTS, COUNTS, TEXTS, TEXTS, TEXTS, TEXTS, JSONBS, JSONBS, JSONBS,
+            FLOATS, JSONBS,
+        ];
         let put_away =
             |state: &str, types: &[Type]| Query::new(fill(PUT_AWAY, &[("{state}", state)]), types);
         Self {
@@ -626,12 +459,10 @@ impl Statements {
                 WRITE_STEP,
                 &owned(&[TEXT, TEXT, TEXT, TEXT, JSONB, JSONB, JSONB, FLOAT, JSONB]),
             ),
+            write_steps: query(WRITE_STEPS, &steps),
             write_all: query(
                 WRITE_ALL,
-                &[
-                    TEXTS, TEXTS, TEXTS, COUNTS, TEXTS, TEXTS, TEXTS, TEXTS, JSONBS, JSONBS,
-                    JSONBS, FLOATS, JSONBS, TEXTS, TEXTS, TEXTS, COUNTS, JSONBS,
-                ],
+                &[&steps[..], &[TEXTS, TEXTS, TEXTS, COUNTS, JSONBS]].concat(),
             ),
             why_unwritten: query(WHY_UNWRITTEN, &owned(&[TEXT])),
             send_signal: notifying(

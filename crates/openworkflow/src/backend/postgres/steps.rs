@@ -7,7 +7,7 @@ use super::news::News;
 use super::rows::{RUN_WIDTH, STEP_WIDTH};
 use super::runs::NewRunParams;
 use super::session::{Guard, Json, Param, WhenLost};
-use super::writer::{StepWrite, Write};
+use super::writes::{StepWrite, Write};
 use super::{Inner, rows};
 use crate::backend::{
     BackendResult, EndedStep, History, NewRun, NewStepAttempt, Owner, WorkflowRun,

@@ -3,18 +3,21 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
-use workflow_core::{Interruption, Payload};
+use workflow_core::Interruption;
 
 use super::homes::Home;
-use super::session::{Guard, Json, Param, WhenLost, claim_number};
+use super::session::{Guard, Param, WhenLost};
+use super::writes::{Completion, CompletionColumns, StepColumns, StepWrite, Write};
 use super::{Inner, fault, rows};
-use crate::backend::{BackendError, BackendResult, EndedStep, NewStepAttempt, Owner};
+use crate::backend::{BackendError, BackendResult};
 
-/// How many commits are on their way at a time. More would leave less to share.
-const IN_FLIGHT: usize = 1;
+/// How many commits are on their way at a time, and how many writes must wait for the second to begin: a
+/// server has more than one processor, but with fewer there would be less to share.
+const IN_FLIGHT: usize = 2;
+const WORTH_A_SECOND: usize = 12;
 
 /// How long others wait for a commit. One that waits for a lock, or for a connection that is stuck, is
 /// its own callers' trouble from then on.
@@ -23,119 +26,6 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// How many writes share a commit at most, and how many bytes of values.
 const SHARED_WRITES: usize = 256;
 const SHARED_BYTES: usize = 1 << 20;
-
-/// What shares a commit with others of its kind.
-pub(super) enum Write {
-    Step(StepWrite),
-    Completion(Completion),
-}
-
-impl Write {
-    /// No two writes of the same row share a statement.
-    fn row(&self) -> &Arc<str> {
-        match self {
-            Self::Step(step) => &step.attempt.id,
-            Self::Completion(completion) => &completion.owner.run_id,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Step(step) => step.bytes(),
-            Self::Completion(completion) => completion.output.size(),
-        }
-    }
-}
-
-/// A run to be completed.
-pub(super) struct Completion {
-    pub(super) owner: Owner,
-    pub(super) output: Payload,
-}
-
-impl Completion {
-    pub(super) fn output(&self) -> Option<Json<&str>> {
-        (!self.output.is_null()).then(|| Json(self.output.expose()))
-    }
-}
-
-/// A step attempt to be written.
-pub(super) struct StepWrite {
-    owner: Owner,
-    attempt: NewStepAttempt,
-    /// `None` while it runs.
-    result: Option<Result<Payload, String>>,
-    /// What is added to the column of that name.
-    config: Option<String>,
-    asked: Instant,
-}
-
-impl StepWrite {
-    pub(super) fn begun(owner: Owner, attempt: NewStepAttempt) -> Self {
-        Self {
-            owner,
-            attempt,
-            result: None,
-            config: None,
-            asked: Instant::now(),
-        }
-    }
-
-    pub(super) fn ended(owner: Owner, ended: EndedStep) -> Self {
-        Self {
-            owner,
-            attempt: ended.attempt,
-            result: Some(ended.result),
-            config: ended.config,
-            asked: Instant::now(),
-        }
-    }
-
-    fn status(&self) -> &'static str {
-        match &self.result {
-            None => "running",
-            Some(Ok(_)) => "completed",
-            Some(Err(_)) => "failed",
-        }
-    }
-
-    fn context(&self) -> Option<Json<&str>> {
-        self.attempt.context.as_deref().map(Json)
-    }
-
-    fn output(&self) -> Option<Json<&str>> {
-        match &self.result {
-            Some(Ok(output)) if !output.is_null() => Some(Json(output.expose())),
-            _ => None,
-        }
-    }
-
-    fn error(&self) -> Option<Json<&str>> {
-        match &self.result {
-            Some(Err(error)) => Some(Json(error)),
-            _ => None,
-        }
-    }
-
-    fn config(&self) -> Option<Json<&str>> {
-        self.config.as_deref().map(Json)
-    }
-
-    /// For how many seconds the attempt has run. The time in the queue is not the step's.
-    fn age(&self) -> f64 {
-        (self.attempt.begun_ago + self.asked.elapsed()).as_secs_f64()
-    }
-
-    fn bytes(&self) -> usize {
-        let context = self.attempt.context.as_ref().map_or(0, String::len);
-        let result = match &self.result {
-            None => 0,
-            Some(Ok(output)) => output.size(),
-            Some(Err(error)) => error.len(),
-        };
-        context + result
-    }
-}
 
 struct Waiting {
     write: Write,
@@ -149,79 +39,121 @@ pub(super) struct Writer {
 
 #[derive(Default)]
 struct State {
-    in_flight: usize,
+    in_flight: Vec<Flight>,
+    /// What the next one is called.
+    next: u64,
     queue: VecDeque<Waiting>,
+}
+
+/// A commit on its way, or about to be.
+struct Flight {
+    number: u64,
+    /// Whose rows it writes.
+    runs: Vec<Arc<str>>,
+}
+
+impl State {
+    /// Takes a place in flight, if there is one for what is queued.
+    fn begin(&mut self) -> Option<u64> {
+        let free = match self.in_flight.len() {
+            0 => true,
+            flights => flights < IN_FLIGHT && self.queue.len() >= WORTH_A_SECOND,
+        };
+        free.then(|| {
+            let number = self.next;
+            self.next += 1;
+            let runs = Vec::new();
+            self.in_flight.push(Flight { number, runs });
+            number
+        })
+    }
+
+    fn end(&mut self, number: u64) {
+        self.in_flight.retain(|flight| flight.number != number);
+    }
+
+    /// The next writes to share a commit. The same row twice has to wait its turn, and so has a run that
+    /// another commit writes of. None also where so few wait that they had better share the next commit
+    /// of another.
+    fn take(&mut self, number: u64) -> Vec<Waiting> {
+        let mut taken: Vec<Waiting> = Vec::new();
+        if self.in_flight.len() > 1 && self.queue.len() < WORTH_A_SECOND {
+            return taken;
+        }
+        let others = self.in_flight.iter().filter(|it| it.number != number);
+        let busy: HashSet<Arc<str>> = others.flat_map(|it| it.runs.iter().cloned()).collect();
+        let mut rows = HashSet::new();
+        let mut runs = Vec::new();
+        let mut bytes = 0;
+        while let Some(Waiting { write, .. }) = self.queue.front() {
+            bytes += write.bytes();
+            let full = taken.len() == SHARED_WRITES || bytes > SHARED_BYTES;
+            let waits = full || rows.contains(write.row());
+            if busy.contains(write.run_id()) || (waits && !taken.is_empty()) {
+                break;
+            }
+            rows.insert(Arc::clone(write.row()));
+            runs.push(Arc::clone(write.run_id()));
+            taken.extend(self.queue.pop_front());
+        }
+        if let Some(own) = self.in_flight.iter_mut().find(|it| it.number == number) {
+            own.runs = runs;
+        }
+        taken
+    }
 }
 
 impl Writer {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// The next writes to share a commit. The same row twice has to wait its turn. Where
-    /// nothing is left, `place` is given up.
-    fn next(&self, place: &mut Place) -> Vec<Waiting> {
-        let mut state = self.lock();
-        let mut taken: Vec<Waiting> = Vec::new();
-        let mut rows = HashSet::new();
-        let mut bytes = 0;
-        while let Some(next) = state.queue.front() {
-            bytes += next.write.bytes();
-            let full = taken.len() == SHARED_WRITES || bytes > SHARED_BYTES;
-            if !taken.is_empty() && (full || rows.contains(next.write.row())) {
-                break;
-            }
-            rows.insert(Arc::clone(next.write.row()));
-            taken.extend(state.queue.pop_front());
-        }
-        if taken.is_empty() {
-            state.in_flight -= 1;
-            place.held = false;
-        }
-        taken
-    }
 }
 
 /// A place in flight. Only a task of ours has one: code may hold the future of a step and poll it no
 /// more, and with it a place that everybody waits for.
 struct Place {
-    inner: Arc<Inner>,
     home: Arc<Home>,
-    held: bool,
+    /// `None` once it is given up.
+    number: Option<u64>,
 }
 
 impl Place {
-    fn pass_on(&mut self) {
-        if !std::mem::take(&mut self.held) {
-            return;
-        }
+    /// The next writes to share a commit. Where there are none for this place, it is given up.
+    fn next(&mut self) -> Vec<Waiting> {
+        let Some(number) = self.number else {
+            return Vec::new();
+        };
         let mut state = self.home.writer.lock();
-        if state.queue.is_empty() {
-            state.in_flight -= 1;
-        } else {
-            drop(state);
-            self.inner.write_queued(&self.home, false);
+        let taken = state.take(number);
+        if taken.is_empty() {
+            state.end(number);
+            self.number = None;
         }
+        taken
     }
 
-    /// Waits for a write, and holds the place no longer than others have patience.
-    async fn hold<T>(&mut self, write: impl Future<Output = T>) -> T {
-        let mut write = std::pin::pin!(write);
-        match tokio::time::timeout(PATIENCE, &mut write).await {
-            Ok(written) => written,
-            Err(_) => {
-                self.pass_on();
-                write.await
-            }
+    /// Gives the place up, for another one where there is something for it to do.
+    fn give_up(&mut self) -> Option<Place> {
+        let number = self.number.take()?;
+        let mut state = self.home.writer.lock();
+        state.end(number);
+        if state.queue.is_empty() {
+            return None;
         }
+        let number = state.begin()?;
+        drop(state);
+        Some(Place {
+            home: Arc::clone(&self.home),
+            number: Some(number),
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         // A task that is dropped was on a runtime that is no more.
-        if self.held {
-            self.home.writer.lock().in_flight -= 1;
+        if let Some(number) = self.number {
+            self.home.writer.lock().end(number);
         }
     }
 }
@@ -231,49 +163,59 @@ impl Inner {
     pub(super) async fn write(self: &Arc<Self>, write: Write) -> BackendResult<()> {
         let home = self.sessions.here()?;
         let (done, result) = oneshot::channel();
-        let (free, idle) = {
+        let (number, idle) = {
             let mut state = home.writer.lock();
-            let idle = state.in_flight == 0 && state.queue.is_empty();
-            let free = state.in_flight < IN_FLIGHT;
-            if free {
-                state.in_flight += 1;
-            }
+            let idle = state.in_flight.is_empty() && state.queue.is_empty();
             state.queue.push_back(Waiting { write, done });
-            (free, idle)
+            (state.begin(), idle)
         };
-        if free {
-            self.write_queued(&home, idle);
+        if number.is_some() {
+            self.write_queued(Place { home, number }, idle);
         }
         result.await.unwrap_or(Err(BackendError::Closed))
     }
 
     /// Writes what is queued, in a task: the callers may go away, and each waits for others' writes.
-    /// The place in flight must have been taken.
-    fn write_queued(self: &Arc<Self>, home: &Arc<Home>, mut at_once: bool) {
-        let mut place = Place {
-            inner: Arc::clone(self),
-            home: Arc::clone(home),
-            held: true,
-        };
-        home.spawn(async move {
-            let (inner, home) = (Arc::clone(&place.inner), Arc::clone(&place.home));
-            while place.held {
+    fn write_queued(self: &Arc<Self>, mut place: Place, mut at_once: bool) {
+        let inner = Arc::clone(self);
+        let home = Arc::clone(&place.home);
+        let spawner = Arc::clone(&home);
+        spawner.spawn(async move {
+            loop {
                 // Those who wait for the last commit go on now, and many of them want to write next.
                 if !std::mem::take(&mut at_once) {
                     tokio::task::yield_now().await;
                 }
-                let waiting = home.writer.next(&mut place);
+                let waiting = place.next();
                 match <[Waiting; 1]>::try_from(waiting) {
                     Ok([one]) => {
-                        let result = place.hold(inner.write_alone(&one.write)).await;
+                        let written = inner.write_alone(&one.write);
+                        let result = inner.hold(&mut place, written).await;
                         // A caller that is gone needs no answer.
                         let _ = one.done.send(result);
                     }
                     Err(none) if none.is_empty() => return,
-                    Err(several) => place.hold(inner.write_together(&home, several)).await,
+                    Err(several) => {
+                        let written = inner.write_together(&home, several);
+                        inner.hold(&mut place, written).await;
+                    }
                 }
             }
         });
+    }
+
+    /// Waits for a write, and holds the place no longer than others have patience.
+    async fn hold<T>(self: &Arc<Self>, place: &mut Place, write: impl Future<Output = T>) -> T {
+        let mut write = std::pin::pin!(write);
+        match tokio::time::timeout(PATIENCE, &mut write).await {
+            Ok(written) => written,
+            Err(_) => {
+                if let Some(next) = place.give_up() {
+                    self.write_queued(next, false);
+                }
+                write.await
+            }
+        }
     }
 
     async fn write_alone(self: &Arc<Self>, write: &Write) -> BackendResult<()> {
@@ -386,101 +328,16 @@ impl Inner {
         completions: &[&Completion],
     ) -> BackendResult<HashSet<String>> {
         let steps = StepColumns::of(steps);
-        let completions = CompletionColumns::of(completions);
         let mut params = steps.params().to_vec();
-        params.extend(completions.params());
-        let call = self.sql.write_all.with(&params);
+        let columns = CompletionColumns::of(completions);
+        let statement = if completions.is_empty() {
+            &self.sql.write_steps
+        } else {
+            params.extend(columns.params());
+            &self.sql.write_all
+        };
+        let call = statement.with(&params);
         let rows = self.sessions.one(WhenLost::Again, call).await?;
         rows.iter().map(|row| rows::value(row, 0)).collect()
-    }
-}
-
-fn column<'a, W, T>(writes: &[&'a W], get: impl Fn(&'a W) -> T) -> Vec<T> {
-    writes.iter().map(|write| get(write)).collect()
-}
-
-/// The columns of completed runs.
-struct CompletionColumns<'a> {
-    namespace_ids: Vec<&'a str>,
-    run_ids: Vec<&'a str>,
-    worker_ids: Vec<&'a str>,
-    attempts: Vec<i32>,
-    outputs: Vec<Option<Json<&'a str>>>,
-}
-
-impl<'a> CompletionColumns<'a> {
-    fn of(writes: &[&'a Completion]) -> Self {
-        Self {
-            namespace_ids: column(writes, |w| &*w.owner.namespace_id),
-            run_ids: column(writes, |w| &*w.owner.run_id),
-            worker_ids: column(writes, |w| &*w.owner.worker_id),
-            attempts: column(writes, |w| claim_number(&w.owner)),
-            outputs: column(writes, Completion::output),
-        }
-    }
-
-    fn params(&self) -> [Param<'_>; 5] {
-        [
-            &self.namespace_ids,
-            &self.run_ids,
-            &self.worker_ids,
-            &self.attempts,
-            &self.outputs,
-        ]
-    }
-}
-
-/// The columns of step attempts.
-struct StepColumns<'a> {
-    namespace_ids: Vec<&'a str>,
-    run_ids: Vec<&'a str>,
-    worker_ids: Vec<&'a str>,
-    attempts: Vec<i32>,
-    ids: Vec<&'a str>,
-    names: Vec<&'a str>,
-    kinds: Vec<&'a str>,
-    statuses: Vec<&'a str>,
-    contexts: Vec<Option<Json<&'a str>>>,
-    outputs: Vec<Option<Json<&'a str>>>,
-    errors: Vec<Option<Json<&'a str>>>,
-    ages: Vec<f64>,
-    configs: Vec<Option<Json<&'a str>>>,
-}
-
-impl<'a> StepColumns<'a> {
-    fn of(writes: &[&'a StepWrite]) -> Self {
-        Self {
-            namespace_ids: column(writes, |w| &*w.owner.namespace_id),
-            run_ids: column(writes, |w| &*w.owner.run_id),
-            worker_ids: column(writes, |w| &*w.owner.worker_id),
-            attempts: column(writes, |w| claim_number(&w.owner)),
-            ids: column(writes, |w| &*w.attempt.id),
-            names: column(writes, |w| &*w.attempt.step_name),
-            kinds: column(writes, |w| w.attempt.kind.as_str()),
-            statuses: column(writes, StepWrite::status),
-            contexts: column(writes, StepWrite::context),
-            outputs: column(writes, StepWrite::output),
-            errors: column(writes, StepWrite::error),
-            ages: column(writes, StepWrite::age),
-            configs: column(writes, StepWrite::config),
-        }
-    }
-
-    fn params(&self) -> [Param<'_>; 13] {
-        [
-            &self.namespace_ids,
-            &self.run_ids,
-            &self.worker_ids,
-            &self.attempts,
-            &self.ids,
-            &self.names,
-            &self.kinds,
-            &self.statuses,
-            &self.contexts,
-            &self.outputs,
-            &self.errors,
-            &self.ages,
-            &self.configs,
-        ]
     }
 }
