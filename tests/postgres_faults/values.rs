@@ -55,7 +55,7 @@ impl Bench {
             panic!("{what} {json}: {failed:?}");
         };
         assert_eq!(run.describe().await.unwrap().attempts, 1, "{what} {json}");
-        error
+        *error
     }
 }
 

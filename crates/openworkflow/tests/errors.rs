@@ -44,7 +44,7 @@ async fn failure_of(workflow: Workflow) -> Result<(StoredError, u32), Box<dyn St
     let run = Client::new(store).start(&WORKFLOW, &()).await?;
     let _worker = worker.start();
     match run.result_within(PATIENCE).await {
-        Err(ClientError::RunFailed { error, .. }) => Ok((error, run.describe().await?.attempts)),
+        Err(ClientError::RunFailed { error, .. }) => Ok((*error, run.describe().await?.attempts)),
         other => Err(format!("the run did not fail: {other:?}").into()),
     }
 }

@@ -32,7 +32,7 @@ pub enum ClientError {
         /// The run.
         run_id: String,
         /// What it failed with.
-        error: StoredError,
+        error: Box<StoredError>,
     },
     /// The run was canceled.
     #[error("workflow run {run_id} was canceled")]

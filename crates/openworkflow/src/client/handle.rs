@@ -110,7 +110,7 @@ impl<O> RunHandle<O> {
                     let error = run.error.unwrap_or_else(StoredError::unknown);
                     return Err(ClientError::RunFailed {
                         run_id: run.id,
-                        error,
+                        error: Box::new(error),
                     });
                 }
                 RunStatus::Canceled => {

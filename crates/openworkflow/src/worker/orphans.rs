@@ -70,7 +70,7 @@ impl<'a> Lookout<'a> {
                 Err(error) => tracing::debug!(%error, "cannot look for runs that nobody takes"),
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn tell(&mut self, found: Vec<Orphans>) {

@@ -71,7 +71,7 @@ async fn a_value_that_is_too_large_fails_what_it_belongs_to() {
         let Err(ClientError::RunFailed { error, .. }) = failed else {
             panic!("{what}: {failed:?}");
         };
-        let StoredError { message, .. } = &error;
+        let StoredError { message, .. } = &*error;
         for part in [subject, "too big", "store a reference"] {
             assert!(message.contains(part), "{part}: {message}");
         }
