@@ -2,6 +2,7 @@
 //! which (see the crate's documentation).
 
 mod arrivals;
+mod canceled_together;
 mod cancellation;
 mod carriers;
 mod changed_code;

@@ -2,7 +2,7 @@
 
 use openworkflow::backend::{ExecutionEnd, Owner};
 
-use super::play::{Play, child_wait, complete, fail, owners, wait_for};
+use super::play::{Play, child_wait, complete, fail, owners, wait_for, was_written};
 
 on_both_databases! {
     a_child_completes
@@ -13,6 +13,10 @@ on_both_databases! {
     a_child_and_its_parent_are_signalled
     a_swept_child_and_its_parent_are_signalled
     siblings_end
+    a_parent_is_canceled_and_its_child_ends
+    a_parent_is_canceled_and_its_child_begins_one
+    a_parent_is_canceled_and_its_family_is_signalled
+    a_parent_and_its_child_are_canceled
     typescript_completes_the_child
     typescript_cancels_the_child
     typescript_parks_the_parent
@@ -159,6 +163,96 @@ async fn siblings_end(play: &mut Play<'_>) {
     }
     play.run().await;
     assert!(play.is_due("run").await);
+}
+
+/// A parent that is parked, and a child that is at work and to be canceled with it.
+async fn bound_family(play: &mut Play<'_>) -> Owner {
+    let parent = play.running("run").await;
+    let mut child = play.child_of(&parent);
+    child.cancel_with_parent = true;
+    let wait = child_wait(&parent);
+    let park = play.park(&[&wait.id]);
+    let begun = play.backend().begin_child(&parent, wait, child);
+    begun.await.unwrap();
+    play.backend().end_execution(&parent, park).await.unwrap();
+    play.claimed("run-child").await
+}
+
+fn cancels(play: &mut Play<'_>, name: &'static str, run_id: &'static str) {
+    let namespace = play.namespace();
+    play.actor(name, async move |db| {
+        db.cancel_run(&namespace, run_id).await.unwrap();
+    });
+}
+
+async fn a_parent_is_canceled_and_its_child_ends(play: &mut Play<'_>) {
+    let child = bound_family(play).await;
+    cancels(play, "cancels", "run");
+    let ended = play.actor("ends", async move |db| {
+        was_written(db.end_execution(&child, complete()).await)
+    });
+    play.run().await;
+    assert_eq!(play.look("run").await.status.as_str(), "canceled");
+    let status = play.look("run-child").await.status;
+    let expected = ["canceled", "completed"][usize::from(*ended.get())];
+    assert_eq!(status.as_str(), expected);
+}
+
+async fn a_parent_is_canceled_and_its_child_begins_one(play: &mut Play<'_>) {
+    let child = bound_family(play).await;
+    cancels(play, "cancels", "run");
+    let wait = child_wait(&child);
+    // Before both in the order in which runs are locked.
+    let mut grandchild = play.new_run("a-grandchild");
+    grandchild.parent_step_attempt_id = Some(wait.id.to_string());
+    grandchild.cancel_with_parent = true;
+    let begun = play.actor("begins", async move |db| {
+        was_written(db.begin_child(&child, wait, grandchild).await.map(|_| ()))
+    });
+    let claim = play.claim("next");
+    play.actor("claims", async move |db| {
+        db.claim_runs(claim).await.unwrap();
+    });
+    play.run().await;
+    for run_id in ["run", "run-child"] {
+        assert_eq!(play.look(run_id).await.status.as_str(), "canceled");
+    }
+    if *begun.get() {
+        let grandchild = play.look("a-grandchild").await;
+        assert_eq!(grandchild.status.as_str(), "canceled");
+    }
+}
+
+async fn a_parent_is_canceled_and_its_family_is_signalled(play: &mut Play<'_>) {
+    let child = bound_family(play).await;
+    let wait = wait_for(&child, "go");
+    play.backend().begin_step(&child, wait).await.unwrap();
+    // Whoever locks the runs in their order is held up between the two.
+    let third = play.waiting("run-between", "go").await;
+    let park = play.park(&["run-between-go"]);
+    play.actor("parks", async move |db| {
+        db.end_execution(&third, park).await.unwrap();
+    });
+    cancels(play, "cancels", "run");
+    let signal = play.signal("go");
+    let received = play.actor("sends", async move |db| {
+        db.send_signal(signal).await.unwrap()
+    });
+    play.run().await;
+    assert!(received.get().contains(&"run-between".to_owned()));
+    for run_id in ["run", "run-child"] {
+        assert_eq!(play.look(run_id).await.status.as_str(), "canceled");
+    }
+}
+
+async fn a_parent_and_its_child_are_canceled(play: &mut Play<'_>) {
+    bound_family(play).await;
+    cancels(play, "cancels", "run");
+    cancels(play, "cancels the child", "run-child");
+    play.run().await;
+    for run_id in ["run", "run-child"] {
+        assert_eq!(play.look(run_id).await.status.as_str(), "canceled");
+    }
 }
 
 async fn typescript_completes_the_child(play: &mut Play<'_>) {

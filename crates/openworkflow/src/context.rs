@@ -123,7 +123,7 @@ impl WorkflowContext {
     /// ([`Timeout`](crate::ErrorKind::Timeout)), or where its output does not fit `O`
     /// ([`InvalidPayload`](crate::ErrorKind::InvalidPayload)). The child's own policy has tried again
     /// what was to be tried again, so none of this is. Canceling a parent does not cancel its
-    /// children.
+    /// children, except for those [that are to be](RunWorkflowStep::cancel_with_parent).
     pub fn run_workflow<I, O>(&self, workflow: &WorkflowSpec<I, O>, input: &I) -> RunWorkflowStep<O>
     where
         I: Serialize,
@@ -137,6 +137,7 @@ impl WorkflowContext {
             input: payload::encode(input, &subject),
             name: None,
             timeout: When::A_YEAR_FROM_NOW,
+            cancel_with_parent: false,
         })
     }
 

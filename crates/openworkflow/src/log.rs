@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use tracing::{debug, error, info, warn};
-use workflow_core::{Error, ErrorKind, Execution, ExecutionOutcome, Interruption, RunInfo};
+use workflow_core::{Error, ErrorKind, Execution, ExecutionOutcome, Interruption};
 
 use crate::backend::{NewStepAttempt, Orphans, StepAttemptKind, codec};
 
@@ -52,13 +52,22 @@ pub(crate) fn run_created(workflow_name: &str, run_id: &str, deduplicated: bool)
     );
 }
 
-pub(crate) fn run_canceled(run: &RunInfo) {
-    info!(
-        name: "run.canceled",
-        target: TARGET,
-        { "workflow.name" = &*run.workflow_name, "workflow_run.id" = &*run.id },
-        "run canceled"
-    );
+/// `with` is the run that was canceled, where this one was canceled because its parent was.
+pub(crate) fn run_canceled(workflow_name: &str, run_id: &str, with: Option<&str>) {
+    match with {
+        None => info!(
+            name: "run.canceled",
+            target: TARGET,
+            { "workflow.name" = workflow_name, "workflow_run.id" = run_id },
+            "run canceled"
+        ),
+        Some(with) => info!(
+            name: "run.canceled",
+            target: TARGET,
+            { "workflow.name" = workflow_name, "workflow_run.id" = run_id, "canceled_with" = with },
+            "run canceled with its parent"
+        ),
+    }
 }
 
 pub(crate) fn run_taken_over(execution: &Execution) {

@@ -30,8 +30,8 @@ pub use record::{
     StepAttemptKind, StepStatus, StoredError, UnknownWord, WorkflowRun,
 };
 pub use request::{
-    Cancellation, Claim, EndedStep, ExecutionEnd, ListRuns, ListSteps, NewRun, NewSignal,
-    NewStepAttempt, Owner, PageEdge, Window, WorkflowKey,
+    CanceledChild, Cancellation, Claim, EndedStep, ExecutionEnd, ListRuns, ListSteps, NewRun,
+    NewSignal, NewStepAttempt, Owner, PageEdge, Window, WorkflowKey,
 };
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Sqlite, SqliteOptions};
@@ -140,7 +140,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Lists a run's step attempts, oldest first.
     async fn list_step_attempts(&self, query: ListSteps) -> BackendResult<Page<StepAttempt>>;
 
-    /// Cancels a run and wakes its parent.
+    /// Cancels a run, those of its children that are to be canceled with it
+    /// ([`NewRun::cancel_with_parent`]), and theirs; wakes the run's parent.
     async fn cancel_run(&self, namespace_id: &str, id: &str) -> BackendResult<Cancellation>;
 
     /// Delivers a signal to every waiting step attempt and wakes their runs. Returns the ids of the

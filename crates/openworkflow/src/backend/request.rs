@@ -31,6 +31,8 @@ pub struct NewRun {
     pub deadline_at: Option<SystemTime>,
     /// The step attempt (of the same namespace) that creates it.
     pub parent_step_attempt_id: Option<String>,
+    /// Whether it is canceled when that run is. For [`begin_child`](super::Backend::begin_child).
+    pub cancel_with_parent: bool,
 }
 
 impl NewRun {
@@ -52,6 +54,7 @@ impl NewRun {
             available_at: None,
             deadline_at: None,
             parent_step_attempt_id: None,
+            cancel_with_parent: false,
         }
     }
 
@@ -68,6 +71,7 @@ impl NewRun {
             available_at: call.available_at,
             deadline_at: call.deadline_at,
             parent_step_attempt_id: call.parent.map(|parent| parent.attempt_id.to_string()),
+            cancel_with_parent: false,
         }
     }
 
@@ -299,11 +303,25 @@ pub enum ExecutionEnd {
 #[non_exhaustive]
 pub enum Cancellation {
     /// The run is canceled, now or already before.
-    Canceled,
+    Canceled {
+        /// Those of its children, and of theirs, that were canceled now because their parent was.
+        children: Vec<CanceledChild>,
+    },
     /// The run had ended with this status.
     AlreadyEnded(RunStatus),
     /// There is no such run.
     NotFound,
+}
+
+/// A run that was canceled with its parent.
+#[derive(Debug, Clone)]
+pub struct CanceledChild {
+    /// Its id.
+    pub run_id: String,
+    /// The name of its workflow.
+    pub workflow_name: String,
+    /// The version of its workflow.
+    pub version: Option<String>,
 }
 
 /// A page of runs.

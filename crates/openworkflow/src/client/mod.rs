@@ -127,7 +127,9 @@ impl Client {
 
     /// Cancels a run, and wakes its parent if it has one. A run that is canceled already stays so. Its
     /// execution, if one is under way, is dropped when it next writes or shows a sign of life. Its
-    /// children are not canceled. If the future is dropped, the run may or may not be canceled.
+    /// children go on, except for those [that are to be canceled with
+    /// it](crate::RunWorkflowStep::cancel_with_parent). If the future is dropped, the run may or may not be
+    /// canceled.
     ///
     /// # Errors
     ///
@@ -156,8 +158,11 @@ impl Client {
             // A run that is canceled already stays so.
             let canceled = ride_out(self.0.retry_for, cancel).await;
             let refused = match canceled {
-                Ok(Cancellation::Canceled) => {
-                    log::run_canceled(&call.run);
+                Ok(Cancellation::Canceled { children }) => {
+                    log::run_canceled(&call.run.workflow_name, &call.run.id, None);
+                    for child in children {
+                        log::run_canceled(&child.workflow_name, &child.run_id, Some(&call.run.id));
+                    }
                     return Ok(());
                 }
                 Ok(Cancellation::AlreadyEnded(status)) => ClientError::NotCancelable {

@@ -37,6 +37,7 @@ pub(crate) struct Config {
     pub(crate) input: Result<Payload>,
     pub(crate) name: Option<String>,
     pub(crate) timeout: When,
+    pub(crate) cancel_with_parent: bool,
 }
 
 impl<O: DeserializeOwned + Send + 'static> RunWorkflowStep<O> {
@@ -60,6 +61,30 @@ impl<O: DeserializeOwned + Send + 'static> RunWorkflowStep<O> {
         }
         self
     }
+
+    /// Whether the child is canceled when a client cancels this run: `false` by default, and it goes on. A
+    /// child that is canceled so cancels those of its own children that are to be, and so on, all in one
+    /// transaction. Children that are over stay as they are.
+    ///
+    /// The choice is kept with the step when the child is created. It holds for
+    /// [`Client::cancel`](crate::Client::cancel) and [`RunHandle::cancel`](crate::RunHandle::cancel):
+    /// OpenWorkflow for TypeScript cancels a run alone, and a run that fails or misses its deadline leaves
+    /// its children alone.
+    ///
+    /// ```
+    /// # use openworkflow::{Workflow, WorkflowSpec};
+    /// static SHIP: WorkflowSpec<String, u64> = WorkflowSpec::new("ship");
+    ///
+    /// # let _ = Workflow::new("w", |wf, order: String| async move {
+    /// let parcel = wf.run_workflow(&SHIP, &order).cancel_with_parent(true).await?;
+    /// # Ok(parcel) });
+    /// ```
+    pub fn cancel_with_parent(mut self, cancel: bool) -> Self {
+        if let Some(config) = self.0.config() {
+            config.cancel_with_parent = cancel;
+        }
+        self
+    }
 }
 
 lazy_future! {
@@ -79,6 +104,7 @@ struct Child {
     version: Option<Arc<str>>,
     named: bool,
     timeout_at: SystemTime,
+    cancel_with_parent: bool,
 }
 
 impl Child {
@@ -100,6 +126,7 @@ async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
         input,
         name: step_name,
         timeout,
+        cancel_with_parent,
     } = config;
     let input = input?;
     name::validate("a workflow", workflow_name)?;
@@ -124,6 +151,7 @@ async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
         version: version.map(Arc::from),
         named,
         timeout_at: SystemTime::UNIX_EPOCH,
+        cancel_with_parent,
     };
     let (prior_failures, unlinked) = match prior {
         PriorAttempts::Completed(output) => {
@@ -261,7 +289,8 @@ async fn create_child(
     let written = Mutex::new(None);
     let create = |call: CreateRun| async {
         let asked_for = Arc::clone(&call.run.id);
-        let new = NewRun::from_call(call);
+        let mut new = NewRun::from_call(call);
+        new.cancel_with_parent = child.cancel_with_parent;
         let subject = || {
             let name = &attempt.step_name;
             format!("the input, or the carrier, of child workflow {name:?}")

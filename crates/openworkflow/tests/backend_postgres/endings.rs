@@ -84,12 +84,21 @@ async fn a_run_can_be_canceled_until_it_has_ended() {
     let f = Fixture::new().await;
     let cancel = async |id| f.backend.cancel_run(NS, id).await.unwrap();
     f.create("pending").await;
-    assert!(matches!(cancel("pending").await, Cancellation::Canceled));
+    assert!(matches!(
+        cancel("pending").await,
+        Cancellation::Canceled { .. }
+    ));
     f.claimed("running", "w").await;
     f.sql(r#"UPDATE {schema}.workflow_runs SET error = '{"message":"x"}' WHERE id = 'running'"#)
         .await;
-    assert!(matches!(cancel("running").await, Cancellation::Canceled));
-    assert!(matches!(cancel("running").await, Cancellation::Canceled));
+    assert!(matches!(
+        cancel("running").await,
+        Cancellation::Canceled { .. }
+    ));
+    assert!(matches!(
+        cancel("running").await,
+        Cancellation::Canceled { .. }
+    ));
     let row = f.run("running").await;
     assert_eq!(row["status"], "canceled");
     assert_eq!(row["error"], json!({"message": "x"}));
@@ -111,7 +120,7 @@ async fn a_run_can_be_canceled_until_it_has_ended() {
     f.create("old").await;
     f.sql("UPDATE {schema}.workflow_runs SET status = 'sleeping' WHERE id = 'old'")
         .await;
-    assert!(matches!(cancel("old").await, Cancellation::Canceled));
+    assert!(matches!(cancel("old").await, Cancellation::Canceled { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -203,7 +203,7 @@ async fn cancel_ends_what_is_not_over() {
         for _ in 0..2 {
             assert!(matches!(
                 db.cancel_run(NS, id).await.unwrap(),
-                Cancellation::Canceled
+                Cancellation::Canceled { .. }
             ));
         }
     }
@@ -229,7 +229,7 @@ async fn cancel_knows_parked_legacy_ended_and_missing_runs() {
     db.end_execution(&owner, park).await.unwrap();
     assert!(matches!(
         db.cancel_run(NS, "parked").await.unwrap(),
-        Cancellation::Canceled
+        Cancellation::Canceled { .. }
     ));
 
     for status in ["sleeping", "completed", "failed", "succeeded"] {
@@ -240,7 +240,7 @@ async fn cancel_knows_parked_legacy_ended_and_missing_runs() {
     }
     assert!(matches!(
         db.cancel_run(NS, "sleeping").await.unwrap(),
-        Cancellation::Canceled
+        Cancellation::Canceled { .. }
     ));
     for status in ["completed", "failed", "succeeded"] {
         let before = db.run_row(status);

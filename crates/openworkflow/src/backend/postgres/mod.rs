@@ -1,5 +1,6 @@
 //! The backend on a PostgreSQL server.
 
+mod cancel;
 mod claims;
 mod fault;
 mod homes;

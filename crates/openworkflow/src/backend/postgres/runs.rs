@@ -12,8 +12,7 @@ use super::session::{Call, Guard, Json, Param, WhenLost};
 use super::writes::{Completion, Write};
 use super::{Inner, rows};
 use crate::backend::{
-    BackendError, BackendResult, Cancellation, ExecutionEnd, NewRun, Owner, RunStatus, WorkflowRun,
-    codec,
+    BackendError, BackendResult, ExecutionEnd, NewRun, Owner, WorkflowRun, codec,
 };
 
 /// For how long an idempotency key stands for the run it created.
@@ -147,26 +146,6 @@ impl Inner {
             .one(WhenLost::Again, self.sql.get_run.with(&params))
             .await?;
         rows.first().map(rows::run).transpose()
-    }
-
-    pub(super) async fn cancel_run(
-        self: &Arc<Self>,
-        namespace_id: &str,
-        id: &str,
-    ) -> BackendResult<Cancellation> {
-        let notice = self.announcer.now(News::Ended(id));
-        let params: [Param<'_>; 3] = [&namespace_id, &id, &notice];
-        let call = self.sql.cancel.with(&params);
-        let canceled = self.end_with_parent(namespace_id, id, call).await?;
-        if canceled {
-            self.ended(id, notice.is_some());
-            return Ok(Cancellation::Canceled);
-        }
-        Ok(match self.get_run(namespace_id, id).await? {
-            None => Cancellation::NotFound,
-            Some(run) if run.status == RunStatus::Canceled => Cancellation::Canceled,
-            Some(run) => Cancellation::AlreadyEnded(run.status),
-        })
     }
 
     /// Ends a run by `call`, and wakes its parent in the same transaction. Says whether it was ended.

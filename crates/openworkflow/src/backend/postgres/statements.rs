@@ -2,6 +2,7 @@
 
 use tokio_postgres::types::Type;
 
+use super::cancel::{CANCEL_TREE, LOCK_TREE, TREE};
 use super::claims::{self, CLAIM, FIND_EXPIRED, FIND_ORPHANS, Queues, SWEEP};
 use super::plans;
 use super::rows::{RUN_COLUMNS, STEP_COLUMNS};
@@ -15,6 +16,7 @@ const JSONB: Type = Type::JSONB;
 const JSONBS: Type = Type::JSONB_ARRAY;
 const TIME: Type = Type::TIMESTAMPTZ;
 const COUNT: Type = Type::INT4;
+const BOOL: Type = Type::BOOL;
 const COUNTS: Type = Type::INT4_ARRAY;
 const LONG: Type = Type::INT8;
 const FLOAT: Type = Type::FLOAT8;
@@ -154,7 +156,10 @@ const BEGIN_CHILD: &str = "
             started_at, created_at, updated_at
         )
         SELECT
-            $1, $7, $13, $15, $16, 'running', jsonb_build_object('child', child.id), $17,
+            $1, $7, $13, $15, $16, 'running',
+            jsonb_build_object('child', child.id)
+                || CASE WHEN $20 THEN jsonb_build_object('cancelWithParent', true) ELSE '{}' END,
+            $17,
             child.namespace_id, child.id, now() - $18 * interval '1 second',
             date_trunc('milliseconds', now() - $18 * interval '1 second'), now()
         FROM child, owned
@@ -224,13 +229,6 @@ const END_CHILD_RUN: &str = "
     ),
     woken AS ({wake_parents} RETURNING p.id)
     SELECT EXISTS (SELECT 1 FROM woken), {notify} FROM ended";
-
-const CANCEL: &str = "
-    UPDATE {runs} SET
-        status = 'canceled', worker_id = NULL, available_at = NULL,
-        finished_at = now(), updated_at = now()
-    WHERE namespace_id = $1 AND id = $2
-        AND (status IN ('pending', 'running', 'sleeping')) IS TRUE";
 
 const EXTEND_LEASE: &str = "
     UPDATE {runs} SET available_at = now() + $5 * interval '1 second', updated_at = now()
@@ -333,7 +331,8 @@ pub(super) struct Statements {
     pub(super) find_expired: Query,
     pub(super) find_orphans: Query,
     pub(super) sweep: Query,
-    pub(super) cancel: Query,
+    pub(super) lock_tree: Query,
+    pub(super) cancel_tree: Query,
     pub(super) lock_family: Query,
     pub(super) wake_parents: Query,
     pub(super) extend_lease: Query,
@@ -431,7 +430,7 @@ impl Statements {
                 BEGIN_CHILD,
                 12,
                 &with(&[
-                    TEXT, FLOAT, TEXT, TEXT, TEXT, TEXT, TEXT, JSONB, FLOAT, COUNT,
+                    TEXT, FLOAT, TEXT, TEXT, TEXT, TEXT, TEXT, JSONB, FLOAT, COUNT, BOOL,
                 ]),
             ),
             claim: claim(claims::ANY, &[]),
@@ -443,7 +442,11 @@ impl Statements {
             ),
             find_orphans: query(FIND_ORPHANS, &[TEXT, LONG]),
             sweep: query(SWEEP, &[TEXT, TEXTS, JSONB]),
-            cancel: ending(END_CHILD_RUN, CANCEL, &[TEXT, TEXT, TEXT], 3),
+            lock_tree: Query::new(fill(LOCK_TREE, &[("{tree}", TREE)]), &[TEXT, TEXT]),
+            cancel_tree: Query::new(
+                fill(CANCEL_TREE, &[("{tree}", TREE), ("{notify}", &notify(3))]),
+                &[TEXT, TEXT, TEXT],
+            ),
             lock_family: query(LOCK_FAMILY, &[TEXT, TEXT]),
             wake_parents: query(WAKE_PARENTS_OF, &[TEXT, TEXTS]),
             extend_lease: query(EXTEND_LEASE, &owned(&[FLOAT])),

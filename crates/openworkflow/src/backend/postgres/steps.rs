@@ -102,6 +102,7 @@ impl Inner {
             &context,
             &ago,
             owner_params[3],
+            &child.cancel_with_parent,
         ]);
         let calls = [
             self.sql.lock_owned.with(&owner_params),

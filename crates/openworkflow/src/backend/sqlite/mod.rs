@@ -1,5 +1,6 @@
 //! The embedded backend: one SQLite file, one thread that writes to it and two that read.
 
+mod cancel;
 mod claim;
 mod connection;
 mod error;
@@ -389,7 +390,7 @@ impl Backend for Sqlite {
     async fn cancel_run(&self, namespace_id: &str, id: &str) -> BackendResult<Cancellation> {
         let (namespace_id, id) = (namespace_id.to_owned(), id.to_owned());
         self.write(Isolation::Savepoint, move |tx| {
-            runs::cancel(tx, &namespace_id, &id)
+            cancel::cancel(tx, &namespace_id, &id)
         })
         .await
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 use workflow_core::Interruption;
 
-use super::super::{BackendError, Cancellation, NewRun, Owner, RunStatus, WorkflowRun, codec};
+use super::super::{BackendError, NewRun, Owner, RunStatus, WorkflowRun, codec};
 use super::error::OpResult;
 use super::rows::{self, claim_number, run_columns};
 use super::writer::Tx;
@@ -111,38 +111,6 @@ pub(super) fn get(
         .query_row([namespace_id, id], |row| Ok(rows::run(row)))
         .optional()?;
     Ok(run.transpose()?)
-}
-
-pub(super) fn cancel(tx: &mut Tx<'_>, namespace_id: &str, id: &str) -> OpResult<Cancellation> {
-    let canceled = tx
-        .conn
-        .prepare_cached(
-            "UPDATE workflow_runs
-             SET status = 'canceled', worker_id = NULL, available_at = NULL, finished_at = ?3,
-                 updated_at = ?3
-             WHERE namespace_id = ?1 AND id = ?2 AND status IN ('pending', 'running', 'sleeping')
-             RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id",
-        )?
-        .query_row(params![namespace_id, id, tx.now_text], Parent::from_row)
-        .optional()?;
-    if let Some(parent) = canceled {
-        ended(tx, namespace_id, id, &parent)?;
-        return Ok(Cancellation::Canceled);
-    }
-    let status = tx
-        .conn
-        .prepare_cached("SELECT status FROM workflow_runs WHERE namespace_id = ?1 AND id = ?2")?
-        .query_row([namespace_id, id], |row| {
-            Ok(RunStatus::from_stored(
-                row.get_ref(0)?.as_str().unwrap_or_default(),
-            ))
-        })
-        .optional()?;
-    Ok(match status {
-        None => Cancellation::NotFound,
-        Some(RunStatus::Canceled) => Cancellation::Canceled,
-        Some(status) => Cancellation::AlreadyEnded(status),
-    })
 }
 
 /// The columns that link a run to the step attempt it is the child of.

@@ -72,7 +72,8 @@ pub(super) fn begin_child(
              SET child_workflow_run_namespace_id = ?3, child_workflow_run_id = ?4, updated_at = ?5,
                  config = json_patch(
                      CASE WHEN json_valid(config) THEN config ELSE '{}' END,
-                     json_object('child', ?4)
+                     CASE WHEN ?6 THEN json_object('child', ?4, 'cancelWithParent', json('true'))
+                         ELSE json_object('child', ?4) END
                  )
              WHERE namespace_id = ?1 AND id = ?2",
         )?
@@ -82,6 +83,7 @@ pub(super) fn begin_child(
             run.namespace_id,
             run.id,
             tx.now_text,
+            child.cancel_with_parent,
         ])?;
     Ok(run)
 }

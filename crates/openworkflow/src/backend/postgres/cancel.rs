@@ -1,0 +1,142 @@
+//! Canceling a run, and the children that are canceled with it.
+
+use std::sync::Arc;
+
+use super::news::News;
+use super::session::{Param, WhenLost};
+use super::{Inner, rows};
+use crate::backend::{BackendResult, CanceledChild, Cancellation, RunStatus};
+
+/// The run `$2`, unless it came to another end, the children that are to be canceled with it, and theirs.
+/// Also goes through what is canceled already: somebody may have canceled that run alone.
+pub(super) const TREE: &str = "
+    tree AS (
+        SELECT r.namespace_id, r.id, r.status <> 'canceled' AS is_under_way FROM {runs} r
+        WHERE r.namespace_id = $1 AND r.id = $2
+            AND (r.status IN ('pending', 'running', 'sleeping', 'canceled')) IS TRUE
+        UNION
+        SELECT c.namespace_id, c.id, c.is_under_way FROM tree
+        CROSS JOIN LATERAL (
+            SELECT s.child_workflow_run_namespace_id AS namespace_id, s.child_workflow_run_id AS id
+            FROM {steps} s
+            WHERE s.namespace_id = tree.namespace_id AND s.workflow_run_id = tree.id
+                AND (s.kind = 'workflow' AND s.config->'cancelWithParent' = 'true') IS TRUE
+            OFFSET 0
+        ) s
+        CROSS JOIN LATERAL (
+            SELECT r.namespace_id, r.id, r.status <> 'canceled' AS is_under_way FROM {runs} r
+            WHERE r.namespace_id = s.namespace_id AND r.id = s.id
+                AND (r.status IN ('pending', 'running', 'sleeping', 'canceled')) IS TRUE
+            OFFSET 0
+        ) c
+    )";
+
+/// Locks all of them, and the run that waits for the first: as `LOCK_FAMILY` does, and in the same order.
+pub(super) const LOCK_TREE: &str = "
+    WITH RECURSIVE {tree}
+    SELECT 1
+    FROM (
+        SELECT $1 AS namespace_id, $2 AS id
+        UNION
+        SELECT namespace_id, id FROM tree
+        UNION
+        SELECT s.namespace_id, s.workflow_run_id
+        FROM (
+            SELECT parent_step_attempt_namespace_id, parent_step_attempt_id FROM {runs}
+            WHERE namespace_id = $1 AND id = $2 OFFSET 0
+        ) c
+        JOIN {steps} s ON s.namespace_id = c.parent_step_attempt_namespace_id
+            AND s.id = c.parent_step_attempt_id
+        ORDER BY namespace_id, id
+    ) f
+    CROSS JOIN LATERAL (
+        SELECT 1 FROM {runs} r
+        WHERE r.namespace_id = f.namespace_id AND r.id = f.id
+        FOR NO KEY UPDATE
+    ) r";
+
+/// Cancels those that are locked. A child that was created before its parent was locked, and seen by this
+/// statement only, is locked without waiting, since the order is gone by; whether one is left is told. Its
+/// parent is canceled then, and creates no more.
+pub(super) const CANCEL_TREE: &str = "
+    WITH RECURSIVE {tree},
+    chosen AS (
+        SELECT r.at FROM tree
+        CROSS JOIN LATERAL (
+            SELECT r.ctid AS at FROM {runs} r
+            WHERE r.namespace_id = tree.namespace_id AND r.id = tree.id
+                AND (r.status IN ('pending', 'running', 'sleeping')) IS TRUE
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) r
+        WHERE tree.is_under_way
+    ),
+    canceled AS (
+        UPDATE {runs} r SET
+            status = 'canceled', worker_id = NULL, available_at = NULL,
+            finished_at = now(), updated_at = now()
+        FROM (SELECT * FROM unnest(ARRAY(SELECT at FROM chosen)) AS c (at)) c
+        WHERE r.ctid = c.at
+        RETURNING r.namespace_id, r.id, r.workflow_name, r.version,
+            r.parent_step_attempt_namespace_id, r.parent_step_attempt_id
+    ),
+    ended AS (SELECT * FROM canceled WHERE id = $2),
+    woken AS ({wake_parents} RETURNING p.id)
+    SELECT
+        canceled.id, canceled.workflow_name, canceled.version, EXISTS (SELECT 1 FROM woken),
+        (SELECT count(*) FROM tree WHERE is_under_way) > (SELECT count(*) FROM canceled),
+        CASE WHEN canceled.id = $2 THEN {notify} END
+    FROM (SELECT) always LEFT JOIN canceled ON true";
+
+impl Inner {
+    pub(super) async fn cancel_run(
+        self: &Arc<Self>,
+        namespace_id: &str,
+        id: &str,
+    ) -> BackendResult<Cancellation> {
+        let mut is_canceled = false;
+        let mut children = Vec::new();
+        loop {
+            let notice = self.announcer.now(News::Ended(id));
+            let tree: [Param<'_>; 2] = [&namespace_id, &id];
+            let params: [Param<'_>; 3] = [&namespace_id, &id, &notice];
+            let calls = [
+                self.sql.lock_tree.with(&tree),
+                self.sql.cancel_tree.with(&params),
+            ];
+            let results = self.sessions.all(WhenLost::Again, &calls).await?;
+            let mut is_one_left = false;
+            for row in results.last().into_iter().flatten() {
+                is_one_left = rows::value(row, 4)?;
+                let Some(run_id) = rows::value::<Option<String>>(row, 0)? else {
+                    continue;
+                };
+                if run_id == id {
+                    is_canceled = true;
+                    self.ended(id, notice.is_some());
+                    // Whether a parent wakes is not known beforehand; the news of it go separately.
+                    if rows::value(row, 3)? {
+                        self.due(namespace_id, None, false);
+                    }
+                    continue;
+                }
+                self.ended(&run_id, false);
+                children.push(CanceledChild {
+                    run_id,
+                    workflow_name: rows::value(row, 1)?,
+                    version: rows::value(row, 2)?,
+                });
+            }
+            if !is_one_left {
+                break;
+            }
+        }
+        if is_canceled {
+            return Ok(Cancellation::Canceled { children });
+        }
+        Ok(match self.get_run(namespace_id, id).await? {
+            None => Cancellation::NotFound,
+            Some(run) if run.status == RunStatus::Canceled => Cancellation::Canceled { children },
+            Some(run) => Cancellation::AlreadyEnded(run.status),
+        })
+    }
+}

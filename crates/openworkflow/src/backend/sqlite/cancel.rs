@@ -1,0 +1,93 @@
+//! Canceling a run, and the children that are canceled with it.
+
+use std::collections::HashSet;
+
+use rusqlite::{OptionalExtension as _, params};
+
+use super::super::{CanceledChild, Cancellation, RunStatus};
+use super::error::OpResult;
+use super::runs::{self, Parent};
+use super::writer::Tx;
+
+/// Also goes through what is canceled already: somebody may have canceled that run alone.
+pub(super) fn cancel(tx: &mut Tx<'_>, namespace_id: &str, id: &str) -> OpResult<Cancellation> {
+    if cancel_one(tx, namespace_id, id)?.is_none() {
+        match status(tx, namespace_id, id)? {
+            None => return Ok(Cancellation::NotFound),
+            Some(RunStatus::Canceled) => {}
+            Some(status) => return Ok(Cancellation::AlreadyEnded(status)),
+        }
+    }
+    let mut children = Vec::new();
+    let mut known = HashSet::from([id.to_owned()]);
+    let mut parents = vec![id.to_owned()];
+    while let Some(parent) = parents.pop() {
+        for child in marked_children(tx, namespace_id, &parent)? {
+            if !known.insert(child.clone()) {
+                continue;
+            }
+            if let Some(canceled) = cancel_one(tx, namespace_id, &child)? {
+                children.push(canceled);
+            } else if status(tx, namespace_id, &child)? != Some(RunStatus::Canceled) {
+                continue;
+            }
+            parents.push(child);
+        }
+    }
+    Ok(Cancellation::Canceled { children })
+}
+
+/// `None` where the run is over, or there is none.
+fn cancel_one(tx: &mut Tx<'_>, namespace_id: &str, id: &str) -> OpResult<Option<CanceledChild>> {
+    let canceled = tx
+        .conn
+        .prepare_cached(
+            "UPDATE workflow_runs
+             SET status = 'canceled', worker_id = NULL, available_at = NULL, finished_at = ?3,
+                 updated_at = ?3
+             WHERE namespace_id = ?1 AND id = ?2 AND status IN ('pending', 'running', 'sleeping')
+             RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id, workflow_name,
+                 version",
+        )?
+        .query_row(params![namespace_id, id, tx.now_text], |row| {
+            let canceled = CanceledChild {
+                run_id: id.to_owned(),
+                // For the log: what is not text is no reason to fail after the write.
+                workflow_name: row.get(2).unwrap_or_default(),
+                version: row.get(3).unwrap_or_default(),
+            };
+            Ok((Parent::from_row(row)?, canceled))
+        })
+        .optional()?;
+    let Some((parent, canceled)) = canceled else {
+        return Ok(None);
+    };
+    runs::ended(tx, namespace_id, id, &parent)?;
+    Ok(Some(canceled))
+}
+
+fn status(tx: &Tx<'_>, namespace_id: &str, id: &str) -> OpResult<Option<RunStatus>> {
+    let status = tx
+        .conn
+        .prepare_cached("SELECT status FROM workflow_runs WHERE namespace_id = ?1 AND id = ?2")?
+        .query_row([namespace_id, id], |row| {
+            Ok(RunStatus::from_stored(
+                row.get_ref(0)?.as_str().unwrap_or_default(),
+            ))
+        })
+        .optional()?;
+    Ok(status)
+}
+
+/// The children of a run that are to be canceled with it.
+fn marked_children(tx: &Tx<'_>, namespace_id: &str, id: &str) -> OpResult<Vec<String>> {
+    let mut statement = tx.conn.prepare_cached(
+        "SELECT child_workflow_run_id FROM step_attempts
+         WHERE namespace_id = ?1 AND workflow_run_id = ?2 AND kind = 'workflow'
+             AND child_workflow_run_namespace_id = ?1 AND child_workflow_run_id IS NOT NULL
+             AND CASE WHEN json_valid(config) THEN json_extract(config, '$.cancelWithParent') END IS 1
+         ORDER BY created_at, id",
+    )?;
+    let children = statement.query_map([namespace_id, id], |row| row.get(0))?;
+    Ok(children.collect::<Result<_, _>>()?)
+}
