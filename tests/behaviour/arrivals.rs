@@ -60,10 +60,7 @@ async fn a_signal_that_is_sent_too_early_arrives_in_one_call() {
     let (store, log) = (Recorded::new(harness.store()), Log::new());
     let hook = Sendings(log.clone());
     let client = Client::builder(store.clone()).interceptor(hook).build();
-    let sending = tokio::spawn({
-        let request = client.send_signal("go", &42).until_received();
-        async move { request.await }
-    });
+    let sending = tokio::spawn(client.send_signal("go", &42).until_received().into_future());
     store.sent(2).await;
     let run = harness.start(&WAIT, "go".to_owned()).await;
     assert_eq!(sending.await.unwrap().unwrap(), [run.id()]);
@@ -81,10 +78,7 @@ async fn tries_that_nobody_received_leave_the_key_unused() {
         let request = client.send_signal("go", &data).idempotency_key("k");
         request.until_received()
     };
-    let sending = tokio::spawn({
-        let request = send(1);
-        async move { request.await }
-    });
+    let sending = tokio::spawn(send(1).into_future());
     store.sent(2).await;
     let first = harness.start(&WAIT, "go".to_owned()).await;
     assert_eq!(sending.await.unwrap().unwrap(), [first.id()]);

@@ -80,7 +80,7 @@ async fn the_limit_is_each_attempts_own_and_the_last_failure_is_told_alike_in_re
         worker.workflow(W.implement(move |wf, ()| {
             let told = lines.clone();
             async move {
-                let slow = wf.run("slow", || pending::<Result<()>>());
+                let slow = wf.run("slow", pending::<Result<()>>);
                 let once = RetryPolicy::attempts(2).initial_interval(Duration::ZERO);
                 let error = slow.timeout("0.03 s").retry(once).await.unwrap_err();
                 told.add(format!("{} {error}", error.error_type()));
@@ -140,7 +140,7 @@ async fn hooks_see_the_time_out_and_their_own_time_does_not_count() {
             .workflow(W.implement(|wf: WorkflowContext, ()| async move {
                 let quick = wf.run("quick", || async { Ok(()) });
                 quick.timeout(LIMIT).await?;
-                let slow = wf.run("slow", || pending::<Result<String>>());
+                let slow = wf.run("slow", pending::<Result<String>>);
                 slow.timeout(LIMIT).retry(RetryPolicy::none()).await
             }))
     })
@@ -173,7 +173,8 @@ async fn what_blocks_its_thread_is_not_stopped_and_its_result_counts() {
 
 #[tokio::test]
 async fn a_limit_that_makes_no_sense_is_refused_by_name() {
-    let limits: [(fn() -> When, &str); 4] = [
+    type Limit = fn() -> When;
+    let limits: [(Limit, &str); 4] = [
         (|| Duration::ZERO.into(), "it is zero; give a longer one"),
         (|| "0s".into(), "it is zero; give a longer one"),
         (|| "soon".into(), "\"soon\" is no duration"),
