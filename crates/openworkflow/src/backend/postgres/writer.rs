@@ -14,10 +14,8 @@ use super::writes::{Completion, CompletionColumns, StepColumns, StepWrite, Write
 use super::{Inner, fault, rows};
 use crate::backend::{BackendError, BackendResult};
 
-/// How many commits are on their way at a time, and how many writes must wait for the second to begin: a
-/// server has more than one processor, but with fewer there would be less to share.
-const IN_FLIGHT: usize = 2;
-const WORTH_A_SECOND: usize = 12;
+/// How many commits are on their way at a time. More would leave less to share.
+const IN_FLIGHT: usize = 1;
 
 /// How long others wait for a commit. One that waits for a lock, or for a connection that is stuck, is
 /// its own callers' trouble from then on.
@@ -39,121 +37,79 @@ pub(super) struct Writer {
 
 #[derive(Default)]
 struct State {
-    in_flight: Vec<Flight>,
-    /// What the next one is called.
-    next: u64,
+    in_flight: usize,
     queue: VecDeque<Waiting>,
-}
-
-/// A commit on its way, or about to be.
-struct Flight {
-    number: u64,
-    /// Whose rows it writes.
-    runs: Vec<Arc<str>>,
-}
-
-impl State {
-    /// Takes a place in flight, if there is one for what is queued.
-    fn begin(&mut self) -> Option<u64> {
-        let free = match self.in_flight.len() {
-            0 => true,
-            flights => flights < IN_FLIGHT && self.queue.len() >= WORTH_A_SECOND,
-        };
-        free.then(|| {
-            let number = self.next;
-            self.next += 1;
-            let runs = Vec::new();
-            self.in_flight.push(Flight { number, runs });
-            number
-        })
-    }
-
-    fn end(&mut self, number: u64) {
-        self.in_flight.retain(|flight| flight.number != number);
-    }
-
-    /// The next writes to share a commit. The same row twice has to wait its turn, and so has a run that
-    /// another commit writes of. None also where so few wait that they had better share the next commit
-    /// of another.
-    fn take(&mut self, number: u64) -> Vec<Waiting> {
-        let mut taken: Vec<Waiting> = Vec::new();
-        if self.in_flight.len() > 1 && self.queue.len() < WORTH_A_SECOND {
-            return taken;
-        }
-        let others = self.in_flight.iter().filter(|it| it.number != number);
-        let busy: HashSet<Arc<str>> = others.flat_map(|it| it.runs.iter().cloned()).collect();
-        let mut rows = HashSet::new();
-        let mut runs = Vec::new();
-        let mut bytes = 0;
-        while let Some(Waiting { write, .. }) = self.queue.front() {
-            bytes += write.bytes();
-            let full = taken.len() == SHARED_WRITES || bytes > SHARED_BYTES;
-            let waits = full || rows.contains(write.row());
-            if busy.contains(write.run_id()) || (waits && !taken.is_empty()) {
-                break;
-            }
-            rows.insert(Arc::clone(write.row()));
-            runs.push(Arc::clone(write.run_id()));
-            taken.extend(self.queue.pop_front());
-        }
-        if let Some(own) = self.in_flight.iter_mut().find(|it| it.number == number) {
-            own.runs = runs;
-        }
-        taken
-    }
 }
 
 impl Writer {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The next writes to share a commit. The same row twice has to wait its turn. Where
+    /// nothing is left, `place` is given up.
+    fn next(&self, place: &mut Place) -> Vec<Waiting> {
+        let mut state = self.lock();
+        let mut taken: Vec<Waiting> = Vec::new();
+        let mut rows = HashSet::new();
+        let mut bytes = 0;
+        while let Some(next) = state.queue.front() {
+            bytes += next.write.bytes();
+            let full = taken.len() == SHARED_WRITES || bytes > SHARED_BYTES;
+            if !taken.is_empty() && (full || rows.contains(next.write.row())) {
+                break;
+            }
+            rows.insert(Arc::clone(next.write.row()));
+            taken.extend(state.queue.pop_front());
+        }
+        if taken.is_empty() {
+            state.in_flight -= 1;
+            place.held = false;
+        }
+        taken
+    }
 }
 
 /// A place in flight. Only a task of ours has one: code may hold the future of a step and poll it no
 /// more, and with it a place that everybody waits for.
 struct Place {
+    inner: Arc<Inner>,
     home: Arc<Home>,
-    /// `None` once it is given up.
-    number: Option<u64>,
+    held: bool,
 }
 
 impl Place {
-    /// The next writes to share a commit. Where there are none for this place, it is given up.
-    fn next(&mut self) -> Vec<Waiting> {
-        let Some(number) = self.number else {
-            return Vec::new();
-        };
-        let mut state = self.home.writer.lock();
-        let taken = state.take(number);
-        if taken.is_empty() {
-            state.end(number);
-            self.number = None;
+    fn pass_on(&mut self) {
+        if !std::mem::take(&mut self.held) {
+            return;
         }
-        taken
+        let mut state = self.home.writer.lock();
+        if state.queue.is_empty() {
+            state.in_flight -= 1;
+        } else {
+            drop(state);
+            self.inner.write_queued(&self.home, false);
+        }
     }
 
-    /// Gives the place up, for another one where there is something for it to do.
-    fn give_up(&mut self) -> Option<Place> {
-        let number = self.number.take()?;
-        let mut state = self.home.writer.lock();
-        state.end(number);
-        if state.queue.is_empty() {
-            return None;
+    /// Waits for a write, and holds the place no longer than others have patience.
+    async fn hold<T>(&mut self, write: impl Future<Output = T>) -> T {
+        let mut write = std::pin::pin!(write);
+        match tokio::time::timeout(PATIENCE, &mut write).await {
+            Ok(written) => written,
+            Err(_) => {
+                self.pass_on();
+                write.await
+            }
         }
-        let number = state.begin()?;
-        drop(state);
-        Some(Place {
-            home: Arc::clone(&self.home),
-            number: Some(number),
-        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         // A task that is dropped was on a runtime that is no more.
-        if let Some(number) = self.number {
-            self.home.writer.lock().end(number);
+        if self.held {
+            self.home.writer.lock().in_flight -= 1;
         }
     }
 }
@@ -163,59 +119,49 @@ impl Inner {
     pub(super) async fn write(self: &Arc<Self>, write: Write) -> BackendResult<()> {
         let home = self.sessions.here()?;
         let (done, result) = oneshot::channel();
-        let (number, idle) = {
+        let (free, idle) = {
             let mut state = home.writer.lock();
-            let idle = state.in_flight.is_empty() && state.queue.is_empty();
+            let idle = state.in_flight == 0 && state.queue.is_empty();
+            let free = state.in_flight < IN_FLIGHT;
+            if free {
+                state.in_flight += 1;
+            }
             state.queue.push_back(Waiting { write, done });
-            (state.begin(), idle)
+            (free, idle)
         };
-        if number.is_some() {
-            self.write_queued(Place { home, number }, idle);
+        if free {
+            self.write_queued(&home, idle);
         }
         result.await.unwrap_or(Err(BackendError::Closed))
     }
 
     /// Writes what is queued, in a task: the callers may go away, and each waits for others' writes.
-    fn write_queued(self: &Arc<Self>, mut place: Place, mut at_once: bool) {
-        let inner = Arc::clone(self);
-        let home = Arc::clone(&place.home);
-        let spawner = Arc::clone(&home);
-        spawner.spawn(async move {
-            loop {
+    /// The place in flight must have been taken.
+    fn write_queued(self: &Arc<Self>, home: &Arc<Home>, mut at_once: bool) {
+        let mut place = Place {
+            inner: Arc::clone(self),
+            home: Arc::clone(home),
+            held: true,
+        };
+        home.spawn(async move {
+            let (inner, home) = (Arc::clone(&place.inner), Arc::clone(&place.home));
+            while place.held {
                 // Those who wait for the last commit go on now, and many of them want to write next.
                 if !std::mem::take(&mut at_once) {
                     tokio::task::yield_now().await;
                 }
-                let waiting = place.next();
+                let waiting = home.writer.next(&mut place);
                 match <[Waiting; 1]>::try_from(waiting) {
                     Ok([one]) => {
-                        let written = inner.write_alone(&one.write);
-                        let result = inner.hold(&mut place, written).await;
+                        let result = place.hold(inner.write_alone(&one.write)).await;
                         // A caller that is gone needs no answer.
                         let _ = one.done.send(result);
                     }
                     Err(none) if none.is_empty() => return,
-                    Err(several) => {
-                        let written = inner.write_together(&home, several);
-                        inner.hold(&mut place, written).await;
-                    }
+                    Err(several) => place.hold(inner.write_together(&home, several)).await,
                 }
             }
         });
-    }
-
-    /// Waits for a write, and holds the place no longer than others have patience.
-    async fn hold<T>(self: &Arc<Self>, place: &mut Place, write: impl Future<Output = T>) -> T {
-        let mut write = std::pin::pin!(write);
-        match tokio::time::timeout(PATIENCE, &mut write).await {
-            Ok(written) => written,
-            Err(_) => {
-                if let Some(next) = place.give_up() {
-                    self.write_queued(next, false);
-                }
-                write.await
-            }
-        }
     }
 
     async fn write_alone(self: &Arc<Self>, write: &Write) -> BackendResult<()> {

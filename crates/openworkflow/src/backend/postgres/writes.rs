@@ -113,14 +113,6 @@ impl Write {
         }
     }
 
-    /// Each write locks its run: no two statements at a time write of the same one.
-    pub(super) fn run_id(&self) -> &Arc<str> {
-        match self {
-            Self::Step(step) => &step.owner.run_id,
-            Self::Completion(completion) => &completion.owner.run_id,
-        }
-    }
-
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Step(step) => step.bytes(),
