@@ -107,6 +107,11 @@ struct Readme;
 #[doc = include_str!("../../../docs/changing-workflows.md")]
 struct ChangingPage;
 
+/// The examples of the page about errors, compiled.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../../../docs/errors.md")]
+struct ErrorsPage;
+
 /// The example of the page about logs, compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/logs.md")]

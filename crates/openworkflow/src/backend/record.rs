@@ -327,6 +327,8 @@ impl StepAttempt {
 ///
 /// let error = StoredError::from_json(r#"{"name":"TypeError","message":"x is undefined"}"#);
 /// assert_eq!(error.to_string(), "TypeError: x is undefined");
+/// let error = StoredError::from_json(r#"{"message":"no money","step":"charge"}"#);
+/// assert_eq!(error.to_string(), r#"step "charge": no money"#);
 /// assert!(error.retryable);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -343,7 +345,7 @@ pub struct StoredError {
     /// What failed, where a step of this library did and it was not the user's own error.
     pub kind: Option<ErrorKind>,
     /// The step that the error of a run came from, where it is known.
-    pub step_name: Option<String>,
+    pub step_name: Option<Box<str>>,
 }
 
 impl StoredError {
@@ -380,7 +382,7 @@ impl StoredError {
     }
 
     pub(crate) fn with_step_name(mut self, step_name: Option<String>) -> Self {
-        self.step_name = step_name;
+        self.step_name = step_name.map(String::into_boxed_str);
         self
     }
 
