@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
-use tower::Service;
+use tower::{Layer, Service};
 use workflow_core::{
     BoxError, Error, ErrorKind, Interceptor, Next, NextFuture, Result, StepCall, StepOutcome,
 };
@@ -87,6 +87,53 @@ impl Future for StepServiceFuture<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx).map_err(Error::into_boxed)
+    }
+}
+
+/// A tower layer that fits around steps: its service takes a [`StepRequest`] of any lifetime and answers
+/// with a [`StepOutcome`], with a future and an error that are `Send`.
+///
+/// Implemented for every layer that does; `Fit` says so to the compiler, which then can say of others
+/// what is wrong with them.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no layer around steps",
+    label = "its service does not take every `StepRequest` and answer with a `StepOutcome`",
+    note = "a step stays in its task and runs once per attempt, so a layer can neither send it away \
+            (tower's `buffer`, `spawn_ready`) nor repeat it (`retry`)",
+    note = "limits, time-outs and load shedding fit; retries are the step's own: `RunStep::retry`"
+)]
+pub trait StepLayer<Fit>: Sized {
+    #[doc(hidden)]
+    fn into_interceptor(self) -> impl Interceptor;
+}
+
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum Fits {}
+
+impl<L> StepLayer<Fits> for L
+where
+    L: Layer<StepService>,
+    L::Service: Send + 'static,
+    L::Service: for<'a> Service<
+            StepRequest<'a>,
+            Response = StepOutcome,
+            Error: Into<BoxError> + Send,
+            Future: Send,
+        >,
+{
+    fn into_interceptor(self) -> impl Interceptor {
+        LayerInterceptor::new(self.layer(StepService::new()))
+    }
+}
+
+/// Never implemented. With a second way to fit, the compiler looks into neither, and tells of
+/// [`StepLayer`] rather than of what a layer lacks of the first.
+trait Misfit {}
+
+impl<L: Misfit> StepLayer<()> for L {
+    fn into_interceptor(self) -> impl Interceptor {
+        LayerInterceptor::new(StepService::new())
     }
 }
 

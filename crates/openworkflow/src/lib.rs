@@ -80,7 +80,7 @@ pub use client::{
 pub use clock::{Clock, ClockOffset};
 pub use context::WorkflowContext;
 pub use join_set::JoinSet;
-pub use layer::{StepRequest, StepService, StepServiceFuture};
+pub use layer::{StepLayer, StepRequest, StepService, StepServiceFuture};
 #[doc(hidden)]
 pub use race::macros as __race;
 pub use retry::RetryPolicy;

@@ -1,4 +1,6 @@
 //! What a workflow is called, and what it does.
+//!
+//! The comments behind bounds are for those whose code does not meet them: the compiler shows the line.
 
 use std::fmt;
 use std::future::Future;
@@ -103,7 +105,7 @@ impl<I, O> WorkflowSpec<I, O> {
     /// What cannot be cloned, or not for little, goes into an [`Arc`].
     pub fn state<S>(&self, state: S) -> StatefulSpec<'_, I, O, S>
     where
-        S: Clone + Send + Sync + 'static,
+        S: Clone + Send + Sync + 'static, // as an `Arc` of anything is
     {
         StatefulSpec { spec: self, state }
     }
@@ -111,8 +113,8 @@ impl<I, O> WorkflowSpec<I, O> {
     /// The implementation, for a worker. See [`Workflow::new`] about `code`.
     pub fn implement<F, Fut>(&self, code: F) -> Workflow
     where
-        F: Fn(WorkflowContext, I) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<O>> + Send + 'static,
+        F: Fn(WorkflowContext, I) -> Fut + Send + Sync + 'static, // called anew each time: share by `.state(…)`
+        Fut: Future<Output = Result<O>> + Send + 'static, // on any thread: no `Rc`, no lock's guard over an `.await`
         I: DeserializeOwned + Send + 'static,
         O: Serialize + 'static,
     {
@@ -200,8 +202,8 @@ impl Workflow {
     /// ```
     pub fn new<I, O, F, Fut>(name: impl Into<String>, code: F) -> Self
     where
-        F: Fn(WorkflowContext, I) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<O>> + Send + 'static,
+        F: Fn(WorkflowContext, I) -> Fut + Send + Sync + 'static, // called anew each time: share by `.state(…)`
+        Fut: Future<Output = Result<O>> + Send + 'static, // on any thread: no `Rc`, no lock's guard over an `.await`
         I: DeserializeOwned + Send + 'static,
         O: Serialize + 'static,
     {

@@ -48,7 +48,7 @@ use crate::{
 pub fn from_fn<C, F>(hook: F) -> FromFn<F, C>
 where
     C: Call,
-    F: for<'a> HookFn<'a, C>,
+    F: for<'a> HookFn<'a, C>, // what it would capture: `from_fn_with_state`
 {
     FromFn {
         hook,

@@ -86,6 +86,7 @@ pub trait Interceptor: Send + Sync + 'static {
     ///
     /// An `Err` reaches the client; where a step creates the run, it fails that step.
     fn create_run<'life0, 'life1, 'async_trait>(
+        // An `async fn` for this needs `#[async_trait]` above its `impl`.
         &'life0 self,
         call: CreateRun,
         next: Next<'life1, CreateRun>,
@@ -107,6 +108,7 @@ pub trait Interceptor: Send + Sync + 'static {
     /// What comes out is written afterwards. Whether it was is told by
     /// [`Event::ExecutionEnded`](crate::Event::ExecutionEnded).
     fn execute<'life0, 'life1, 'async_trait>(
+        // An `async fn` for this needs `#[async_trait]` above its `impl`.
         &'life0 self,
         call: ExecuteRun,
         next: Next<'life1, ExecuteRun>,
@@ -126,6 +128,7 @@ pub trait Interceptor: Send + Sync + 'static {
     /// An `Err` fails this attempt at the step, and a retryable one is tried again. Where the wait
     /// that it is about was set up already, the wait stands and only the call is made again.
     fn step<'life0, 'life1, 'async_trait>(
+        // An `async fn` for this needs `#[async_trait]` above its `impl`.
         &'life0 self,
         call: StepCall,
         next: Next<'life1, StepCall>,
@@ -140,6 +143,7 @@ pub trait Interceptor: Send + Sync + 'static {
 
     /// Around a client's sending of a signal. An `Err` reaches the client.
     fn send_signal<'life0, 'life1, 'async_trait>(
+        // An `async fn` for this needs `#[async_trait]` above its `impl`.
         &'life0 self,
         call: SendSignal,
         next: Next<'life1, SendSignal>,
@@ -154,6 +158,7 @@ pub trait Interceptor: Send + Sync + 'static {
 
     /// Around a client's cancellation of a run. An `Err` reaches the client.
     fn cancel_run<'life0, 'life1, 'async_trait>(
+        // An `async fn` for this needs `#[async_trait]` above its `impl`.
         &'life0 self,
         call: CancelRun,
         next: Next<'life1, CancelRun>,

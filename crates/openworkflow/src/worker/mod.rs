@@ -13,12 +13,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower::{Layer, Service};
-use workflow_core::{BoxError, Chain, Error, Interceptor, StepOutcome};
+use workflow_core::{Chain, Error, Interceptor};
 
 use crate::backend::{Backend, BackendError};
 use crate::execution::ToldOfTasks;
-use crate::layer::{LayerInterceptor, StepRequest, StepService};
+use crate::layer::StepLayer;
 use crate::name;
 use crate::workflow::Workflow;
 
@@ -255,18 +254,11 @@ impl WorkerBuilder {
     ///     .build()?;
     /// # Ok(()) }
     /// ```
-    pub fn layer<L>(self, layer: L) -> Self
+    pub fn layer<L, Fit>(self, layer: L) -> Self
     where
-        L: Layer<StepService>,
-        L::Service: Send + 'static,
-        L::Service: for<'a> Service<
-                StepRequest<'a>,
-                Response = StepOutcome,
-                Error: Into<BoxError> + Send,
-                Future: Send,
-            >,
+        L: StepLayer<Fit>,
     {
-        self.interceptor(LayerInterceptor::new(layer.layer(StepService::new())))
+        self.interceptor(layer.into_interceptor())
     }
 
     /// How many runs to execute at a time: 1 to 10,000. The default is 10.

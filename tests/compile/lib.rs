@@ -1,0 +1,1 @@
+//! Nothing: the programs are in `cases`, and `compile.rs` has them compiled.
