@@ -58,6 +58,7 @@ mod layer;
 mod lease;
 mod log;
 mod name;
+mod naming;
 mod payload;
 mod race;
 mod retry;

@@ -13,6 +13,7 @@ use workflow_core::{BoxFuture, Payload, Result};
 
 use crate::backend::WorkflowKey;
 use crate::context::WorkflowContext;
+use crate::naming;
 use crate::payload;
 use crate::retry::RetryPolicy;
 
@@ -214,7 +215,7 @@ impl Workflow {
             let input = payload::decode_stored(&input, &subject)?;
             let code = Arc::clone(&code);
             Ok(Box::pin(async move {
-                let output = code(context, input).await?;
+                let output = code(context, input).await.map_err(naming::by_cause)?;
                 payload::encode(&output, "the workflow's output")
             }))
         };

@@ -99,6 +99,25 @@ async fn text_and_boxes_convert_with_the_question_mark() -> Fallible {
 }
 
 #[tokio::test]
+async fn a_box_is_called_by_what_is_in_it() -> Fallible {
+    fn broken() -> serde_json::Result<u32> {
+        serde_json::from_str("[")
+    }
+    let error = failure_of_step!(Ok(Err(broken()
+        .map_err(BoxError::from)
+        .err()
+        .ok_or("")?)?));
+    assert_eq!(error.name.as_deref(), Some("serde_json::Error"));
+    let workflow = WORKFLOW.implement(|_, ()| async {
+        broken().context("reading the order")?;
+        Ok(String::new())
+    });
+    let (error, _) = failure_of(workflow).await?;
+    assert_eq!(error.name.as_deref(), Some("serde_json::Error"));
+    Ok(())
+}
+
+#[tokio::test]
 async fn anyhow_converts_with_the_question_mark() -> Fallible {
     let error = failure_of_step!(Ok(Err(anyhow::anyhow!("no money"))?));
     assert_error(&error, "Error", "no money");

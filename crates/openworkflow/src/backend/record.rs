@@ -345,7 +345,7 @@ pub struct StoredError {
     /// What failed, where a step of this library did and it was not the user's own error.
     pub kind: Option<ErrorKind>,
     /// The step that the error of a run came from, where it is known.
-    pub step_name: Option<Box<str>>,
+    pub step_name: Option<String>,
 }
 
 impl StoredError {
@@ -382,7 +382,7 @@ impl StoredError {
     }
 
     pub(crate) fn with_step_name(mut self, step_name: Option<String>) -> Self {
-        self.step_name = step_name.map(String::into_boxed_str);
+        self.step_name = step_name;
         self
     }
 

@@ -16,6 +16,7 @@ use workflow_core::{
 use super::{Lazy, STEP_RETRY, boxed, complete, elapsed, fail, follow, lazy_future, observe};
 use crate::backend::{NewStepAttempt, StepAttemptKind};
 use crate::execution::{Entered, ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
+use crate::naming;
 use crate::payload::{self, Subject};
 use crate::retry::{RetryDecision, RetryPolicy};
 use crate::when::When;
@@ -45,7 +46,10 @@ where
         F: FnOnce() -> Fut + Send + 'a,
         Fut: Future<Output = Result<T>> + Send + 'a,
     {
-        let body = Box::pin(async move { payload::encode(&body().await?, "the step's result") });
+        let body = Box::pin(async move {
+            let result = body().await.map_err(naming::by_cause)?;
+            payload::encode(&result, "the step's result")
+        });
         Self(Lazy::Configured(Config {
             state,
             name,
