@@ -357,27 +357,28 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new(schema: &str, channel: &str) -> Self {
         // Fragments first: they contain the names of tables and columns in turn.
+        let parts = [
+            ("{find_by_key}", folded(FIND_BY_KEY)),
+            ("{write_steps}", folded(WRITE_STEPS)),
+            ("{or_end}", folded(OR_END)),
+            ("{wake_parents}", folded(WAKE_PARENTS)),
+            ("{lock_owned}", folded(LOCK_OWNED)),
+            ("{ended_child}", folded(ENDED_CHILD)),
+            ("{owned}", folded(OWNED)),
+            ("{run_columns}", RUN_COLUMNS.to_owned()),
+            ("{step_columns}", STEP_COLUMNS.to_owned()),
+            ("{channel}", channel.to_owned()),
+            ("{has_room}", HAS_ROOM.to_owned()),
+            ("{runs}", format!("\"{schema}\".\"workflow_runs\"")),
+            ("{steps}", format!("\"{schema}\".\"step_attempts\"")),
+            ("{signals}", format!("\"{schema}\".\"workflow_signals\"")),
+        ];
         let fill = |text: &str, own: &[(&str, &str)]| {
-            let mut text = text.to_owned();
+            let mut text = folded(text);
             for (name, value) in own {
                 text = text.replace(name, value);
             }
-            for (name, value) in [
-                ("{find_by_key}", FIND_BY_KEY),
-                ("{write_steps}", WRITE_STEPS),
-                ("{or_end}", OR_END),
-                ("{wake_parents}", WAKE_PARENTS),
-                ("{lock_owned}", LOCK_OWNED),
-                ("{ended_child}", ENDED_CHILD),
-                ("{owned}", OWNED),
-                ("{run_columns}", RUN_COLUMNS),
-                ("{step_columns}", STEP_COLUMNS),
-                ("{channel}", channel),
-                ("{has_room}", HAS_ROOM),
-                ("{runs}", &format!("\"{schema}\".\"workflow_runs\"")),
-                ("{steps}", &format!("\"{schema}\".\"step_attempts\"")),
-                ("{signals}", &format!("\"{schema}\".\"workflow_signals\"")),
-            ] {
+            for (name, value) in &parts {
                 text = text.replace(name, value);
             }
             text
@@ -404,9 +405,9 @@ impl Statements {
         let with = |more: &[Type]| [&new_run[..], more].concat();
         let claim = |queues: Queues, more: &[Type]| {
             let own = [
-                ("{queues}", queues.queues),
-                ("{queued}", queues.queued),
-                ("{claimable}", queues.claimable),
+                ("{queues}", &*folded(queues.queues)),
+                ("{queued}", &folded(queues.queued)),
+                ("{claimable}", &folded(queues.claimable)),
             ];
             let types = [&[TEXT, TEXTS, FLOAT, LONG, LONG, LONG], more].concat();
             Query::new(fill(CLAIM, &own), &types)
@@ -486,4 +487,9 @@ impl Statements {
             ),
         }
     }
+}
+
+/// The text without its line breaks: whoever looks up what is prepared hashes all of it.
+fn folded(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -50,8 +50,9 @@ impl Writer {
     /// nothing is left, `place` is given up.
     fn next(&self, place: &mut Place) -> Vec<Waiting> {
         let mut state = self.lock();
-        let mut taken: Vec<Waiting> = Vec::new();
-        let mut rows = HashSet::new();
+        let most = state.queue.len().min(SHARED_WRITES);
+        let mut taken: Vec<Waiting> = Vec::with_capacity(most);
+        let mut rows = HashSet::with_capacity(most);
         let mut bytes = 0;
         while let Some(next) = state.queue.front() {
             bytes += next.write.bytes();
@@ -250,10 +251,10 @@ impl Inner {
                 return;
             }
             // A value that the database refuses: whose it is shows when each is tried alone.
-            Err(_) => HashSet::new(),
+            Err(_) => Written::Only(HashSet::new()),
         };
         for Waiting { write, done } in waiting {
-            if written.contains(&**write.row()) {
+            if written.contains(&write) {
                 if let Write::Completion(completion) = &write {
                     self.ended(&completion.owner.run_id, false);
                 }
@@ -267,12 +268,12 @@ impl Inner {
         }
     }
 
-    /// Gives the ids of the attempts and runs that were written.
     async fn write_all(
         &self,
         steps: &[&StepWrite],
         completions: &[&Completion],
-    ) -> BackendResult<HashSet<String>> {
+    ) -> BackendResult<Written> {
+        let all = steps.len() + completions.len();
         let steps = StepColumns::of(steps);
         let mut params = steps.params().to_vec();
         let columns = CompletionColumns::of(completions);
@@ -284,6 +285,26 @@ impl Inner {
         };
         let call = statement.with(&params);
         let rows = self.sessions.one(WhenLost::Again, call).await?;
-        rows.iter().map(|row| rows::value(row, 0)).collect()
+        if rows.len() == all {
+            return Ok(Written::All);
+        }
+        let ids = rows.iter().map(|row| rows::value(row, 0));
+        Ok(Written::Only(ids.collect::<BackendResult<_>>()?))
+    }
+}
+
+/// Which of those that share a commit were written.
+enum Written {
+    All,
+    /// The attempts and runs with these ids.
+    Only(HashSet<String>),
+}
+
+impl Written {
+    fn contains(&self, write: &Write) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(ids) => ids.contains(&**write.row()),
+        }
     }
 }
