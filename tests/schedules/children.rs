@@ -165,15 +165,17 @@ async fn siblings_end(play: &mut Play<'_>) {
     assert!(play.is_due("run").await);
 }
 
-/// A parent that is parked, and a child that is at work and to be canceled with it.
+/// A parent that is parked, on a signal too, and a child that is at work and to be canceled with it.
 async fn bound_family(play: &mut Play<'_>) -> Owner {
     let parent = play.running("run").await;
     let mut child = play.child_of(&parent);
     child.cancel_with_parent = true;
     let wait = child_wait(&parent);
-    let park = play.park(&[&wait.id]);
+    let park = play.park(&[&wait.id, "run-go"]);
     let begun = play.backend().begin_child(&parent, wait, child);
     begun.await.unwrap();
+    let signal = wait_for(&parent, "go");
+    play.backend().begin_step(&parent, signal).await.unwrap();
     play.backend().end_execution(&parent, park).await.unwrap();
     play.claimed("run-child").await
 }
