@@ -8,6 +8,7 @@ mod carriers;
 mod changed_code;
 mod children;
 mod client;
+mod continued;
 mod deadlines;
 mod deleted;
 mod fairness;

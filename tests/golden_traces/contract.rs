@@ -72,6 +72,11 @@ fn check_span(span: &SpanData) {
         // Of a run that does not exist.
         keys.remove("workflow.name");
     }
+    let continued = "workflow_run.continued_as";
+    let is_there = |key: &str| span.attributes.iter().any(|kv| kv.key.as_str() == key);
+    if operation == "workflow.execute" && is_there(continued) {
+        keys.insert(continued);
+    }
     let failed = matches!(span.status, Status::Error { .. });
     if failed {
         keys.insert("error.type");

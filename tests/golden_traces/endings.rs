@@ -8,7 +8,7 @@ use openworkflow::{
     async_trait,
 };
 
-use super::{Traced, over, parked, tree, until};
+use super::{Traced, idle, over, parked, tree, until};
 
 static SLOW: WorkflowSpec<(), ()> = WorkflowSpec::new("slow");
 
@@ -198,7 +198,7 @@ pub(crate) async fn last_write_refused<S: Backend + Clone>(store: S) {
 }
 
 pub(crate) async fn cancel_of_an_unknown_run<S: Backend + Clone>(store: S) {
-    let traced = Traced::new(&store, |worker| worker);
+    let traced = Traced::new(&store, idle);
     let nobody = "00000000-0000-0000-0000-000000000000";
     traced.client.cancel(nobody).await.unwrap_err();
     let spans = traced.spans().await;

@@ -2,6 +2,7 @@
 //! real database. Each scenario is written once and runs on every backend.
 
 mod children;
+mod continued;
 mod contract;
 mod endings;
 mod errors;
@@ -20,11 +21,13 @@ use openworkflow::otel::opentelemetry::trace::{
 use openworkflow::otel::testing::SpanCollector;
 use openworkflow::otel::{OtelInterceptor, OtelInterceptorBuilder, TraceMode};
 use openworkflow::{
-    Client, RetryPolicy, RunHandle, StartRunRequest, Worker, WorkerBuilder, WorkerHandle,
+    Client, RetryPolicy, RunHandle, StartRunRequest, Worker, WorkerBuilder, WorkerHandle, Workflow,
 };
 use serde::de::DeserializeOwned;
 
-pub(crate) use {children::*, endings::*, errors::*, origins::*, signals::*, steps::*};
+pub(crate) use {
+    children::*, continued::*, endings::*, errors::*, origins::*, signals::*, steps::*,
+};
 
 /// Long enough for any wait of these scenarios to end, short enough to fail a test in good time.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -107,6 +110,11 @@ impl Traced {
         contract::check(&self.spans);
         self.spans
     }
+}
+
+/// A worker that has nothing to do.
+fn idle(worker: WorkerBuilder) -> WorkerBuilder {
+    worker.workflow(Workflow::new("idle", |_, ()| async { Ok(()) }))
 }
 
 /// The tree with what tells executions and steps apart, and what became of them.
@@ -211,6 +219,7 @@ macro_rules! golden_traces {
             step_beside_a_panic step_beside_an_error
             idempotent_start delayed_start start_refused start_changed_further_in
             no_caller unsampled_caller no_carrier
+            continued_as_new continued_as_new_linked
         }
     };
 }

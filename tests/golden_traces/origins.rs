@@ -12,7 +12,7 @@ use openworkflow::{
     async_trait,
 };
 
-use super::{Traced, child_of, over, tree};
+use super::{Traced, child_of, idle, over, tree};
 
 static PARENT: WorkflowSpec<(), ()> = WorkflowSpec::new("parent");
 static CHILD: WorkflowSpec<(), ()> = WorkflowSpec::new("child");
@@ -99,7 +99,7 @@ impl Interceptor for Closed {
 }
 
 pub(crate) async fn start_refused<S: Backend + Clone>(store: S) {
-    let traced = Traced::new(&store, |worker| worker);
+    let traced = Traced::new(&store, idle);
     let otel = OtelInterceptor::builder()
         .tracer_provider(&traced.spans.provider())
         .build();
@@ -138,7 +138,7 @@ impl Interceptor for Renames {
 pub(crate) async fn start_changed_further_in<S: Backend + Clone>(store: S) {
     static COUNTED: WorkflowSpec<Option<u32>, ()> = WorkflowSpec::new("counted");
     let id = "11111111-2222-3333-4444-555555555555";
-    let traced = Traced::new(&store, |worker| worker);
+    let traced = Traced::new(&store, idle);
     let otel = OtelInterceptor::builder()
         .tracer_provider(&traced.spans.provider())
         .build();

@@ -3,7 +3,7 @@
 use openworkflow::backend::Backend;
 use openworkflow::{Client, Worker, Workflow, WorkflowSpec};
 
-use super::{Traced, over, parked, tree, until};
+use super::{Traced, idle, over, parked, tree, until};
 
 static RECEIVER: WorkflowSpec<(), Option<u32>> = WorkflowSpec::new("receiver");
 static SENDER: WorkflowSpec<(), usize> = WorkflowSpec::new("sender");
@@ -155,7 +155,7 @@ pub(crate) async fn signal_sent_by_a_step<S: Backend + Clone>(store: S) {
 }
 
 pub(crate) async fn signal_sent_by_a_client<S: Backend + Clone>(store: S) {
-    let traced = Traced::new(&store, |worker| worker);
+    let traced = Traced::new(&store, idle);
     assert!(
         traced
             .client

@@ -62,6 +62,12 @@ fn complete() -> ExecutionEnd {
     ExecutionEnd::Complete { output }
 }
 
+fn continue_as(id: &str) -> ExecutionEnd {
+    ExecutionEnd::Continue {
+        successor: Box::new(NewRun::new(NS, id, "w", Payload::NULL)),
+    }
+}
+
 fn fail() -> ExecutionEnd {
     let error = ERROR.to_owned();
     ExecutionEnd::Fail { error }
@@ -92,6 +98,8 @@ async fn an_end_whose_answer_is_lost_has_happened() {
         ("running", park(&["3-wait"])),
         ("pending", retry(&[])),
         ("pending", retry(&["5-wait"])),
+        // The last, since what it creates is due.
+        ("completed", continue_as("next")),
     ];
     for (n, (status, end)) in ends.into_iter().enumerate() {
         let id = n.to_string();
@@ -103,6 +111,9 @@ async fn an_end_whose_answer_is_lost_has_happened() {
         assert_eq!(place.line.losses(), n as u32 + 1);
         assert_eq!(place.status(&id).await, status);
     }
+    let counts = place.backend.count_runs(NS).await.unwrap();
+    assert_eq!(counts.completed, 2);
+    assert_eq!(place.status("next").await, "pending");
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use crate::step::{
     RunStep, RunWorkflowConfig, RunWorkflowStep, SendSignalStep, SleepStep, WaitForSignalStep,
 };
 use crate::when::When;
+use crate::worker::successor;
 use crate::workflow::WorkflowSpec;
 
 /// The run that a workflow's code is part of, and the steps it can take.
@@ -189,6 +190,55 @@ impl WorkflowContext {
         let signal = signal.into();
         let data = payload::encode(data, Subject("the data of signal", &signal));
         SendSignalStep::new(Arc::clone(&self.0), signal, data)
+    }
+
+    /// Ends this run in favor of a new one of the same workflow and version, with a new input: for loops
+    /// without an end, since a run has 1000 step attempts at most. Write `return wf.continue_as_new(…).await`:
+    /// that never resolves, and cannot be caught, unless it is refused.
+    ///
+    /// ```
+    /// use openworkflow::WorkflowSpec;
+    ///
+    /// static WATCH: WorkflowSpec<u64, String> = WorkflowSpec::new("watch");
+    ///
+    /// let watch = WATCH.implement(|wf, mut seen: u64| async move {
+    ///     for _ in 0..100 {
+    ///         let stop: Option<String> = wf.wait_for_signal("stop").timeout("1h").await?;
+    ///         if let Some(reason) = stop {
+    ///             return Ok(format!("{reason}, after {seen} hours"));
+    ///         }
+    ///         seen += 1;
+    ///     }
+    ///     wf.continue_as_new(&seen).await
+    /// });
+    /// # assert_eq!(watch.name(), "watch");
+    /// ```
+    ///
+    /// This run is completed and the new one is created in one transaction, when the steps at work are done.
+    /// The new run has this one's deadline and carrier: it is traced under the same caller, and reads the same
+    /// baggage. It has no history, and neither waits nor idempotency key: signals that come before it waits
+    /// again are lost. A [handle](crate::RunHandle)'s result is that of the last run;
+    /// [`WorkflowRun::continued_as`](crate::backend::WorkflowRun::continued_as) leads from one to the next.
+    ///
+    /// `input` is what the workflow takes: one of another type fails the new run.
+    ///
+    /// # Errors
+    ///
+    /// Where the input cannot be written as JSON ([`InvalidPayload`](crate::ErrorKind::InvalidPayload)), or the
+    /// run is a child ([`InvalidArgument`](crate::ErrorKind::InvalidArgument)): its parent waits for this run.
+    pub fn continue_as_new<I, O>(
+        &self,
+        input: &I,
+    ) -> impl Future<Output = Result<O>> + Send + 'static + use<I, O>
+    where
+        I: Serialize + ?Sized,
+    {
+        let state = Arc::clone(&self.0);
+        let input = payload::encode(input, "the input with which the workflow continues");
+        async move {
+            let input = successor::input_of(&state.owner.run_id, state.is_child, input)?;
+            state.continue_as_new(input).await
+        }
     }
 
     /// Drops branches and closes the rows of the waits in them.

@@ -102,6 +102,13 @@ pub(crate) fn execution_ended(execution: &Execution, outcome: &ExecutionOutcome,
             { "workflow.outcome" = "completed", duration_ms },
             "run completed"
         ),
+        ExecutionOutcome::Continued { run_id } => of_execution!(
+            info,
+            "execution.end",
+            execution,
+            { "workflow.outcome" = "completed", duration_ms, continued_as = &**run_id },
+            "run completed, and goes on as a new one"
+        ),
         ExecutionOutcome::Parked { until } => of_execution!(
             info,
             "execution.end",

@@ -93,6 +93,9 @@ pub struct CreateRun {
     pub deadline_at: Option<SystemTime>,
     /// The step that creates it, where it is a child.
     pub parent: Option<ParentStep>,
+    /// The execution that ends in its favor, where a run continues as this one: it has that run's carrier,
+    /// and is created by the write that ends that run.
+    pub continues: Option<Arc<Execution>>,
 }
 
 impl CreateRun {
@@ -106,6 +109,7 @@ impl CreateRun {
             available_at: None,
             deadline_at: None,
             parent: None,
+            continues: None,
         }
     }
 }

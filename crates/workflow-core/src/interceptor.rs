@@ -81,10 +81,12 @@ use std::sync::Arc;
 /// An interceptor runs outside the history. Whatever it awaits or reads (a clock, a random number, a
 /// remote service) can differ from execution to execution without harm.
 pub trait Interceptor: Send + Sync + 'static {
-    /// Around the creation of a run, by a client or (with `call.parent` set) by a step of a parent
-    /// run. What is added to `call.run.carrier` is written with the run.
+    /// Around the creation of a run: by a client, by a step of a parent run (with `call.parent` set), or
+    /// where a run continues as a new one (with `call.continues` set, after that execution's hooks). What is
+    /// added to `call.run.carrier` is written with the run.
     ///
-    /// An `Err` reaches the client; where a step creates the run, it fails that step.
+    /// An `Err` reaches the client; where a step creates the run, it fails that step; where a run was to
+    /// continue, it counts as an `Err` of [`execute`](Self::execute).
     fn create_run<'life0, 'life1, 'async_trait>(
         // An `async fn` for this needs `#[async_trait]` above its `impl`.
         &'life0 self,

@@ -199,6 +199,13 @@ pub enum ExecutionOutcome {
         /// What it returned.
         output: Payload,
     },
+    /// The workflow ended in favor of a new run, which goes on with a new input. To everybody else the run is
+    /// completed, without an output.
+    Continued {
+        /// The new run. An interceptor may still give it another id when it is created, which is then in the
+        /// outcome that [was written](crate::Event::ExecutionEnded).
+        run_id: Arc<str>,
+    },
     /// Every branch waits; the run is put away.
     Parked {
         /// When the earliest wait ends by itself.
@@ -224,7 +231,7 @@ impl ExecutionOutcome {
     pub fn error(&self) -> Option<&Error> {
         match self {
             Self::Retrying { error, .. } | Self::Failed { error } => Some(error),
-            Self::Completed { .. } | Self::Parked { .. } => None,
+            Self::Completed { .. } | Self::Continued { .. } | Self::Parked { .. } => None,
         }
     }
 }

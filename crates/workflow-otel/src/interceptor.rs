@@ -5,16 +5,17 @@ use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use opentelemetry::trace::{SpanBuilder, SpanId, SpanKind, TraceContextExt};
+use opentelemetry::trace::{Link, SpanBuilder, SpanId, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use workflow_core::{
-    BoxFuture, CancelRun, CreateRun, CreatedRun, Error, Event, ExecuteRun, Execution,
+    BoxFuture, CancelRun, Carrier, CreateRun, CreatedRun, Error, Event, ExecuteRun, Execution,
     ExecutionOutcome, Interceptor, Next, ParentStep, Result, SendSignal, SentSignal, StepCall,
     StepKind, StepOutcome, Unwritten,
 };
 
 use crate::call::{self, SpanCall};
 use crate::config::{Config, OtelInterceptorBuilder, SignalNames, SpanSelection, TraceMode};
+use crate::continuation;
 use crate::losses::{LossCounters, Losses};
 use crate::names::{attribute, event, operation};
 use crate::outcome;
@@ -133,6 +134,10 @@ impl Interceptor for OtelInterceptor {
     {
         Box::pin(async move {
             let inner = &*self.inner;
+            if let Some(execution) = call.continues.clone() {
+                inner.pass_on(&execution, &mut call.run.carrier);
+                return next.run(call).await;
+            }
             let Some(parent) = call.parent.clone() else {
                 return match inner.create_run(&mut call) {
                     Some(open) => Scoped::new(open, next, call).await,
@@ -216,6 +221,18 @@ impl Inner {
         usable_parent(Context::current())
     }
 
+    /// A run that continues another has its carrier, and so its parent and its baggage. What is added is the
+    /// execution that ended in its favor.
+    fn pass_on(&self, execution: &Execution, carrier: &mut Carrier) {
+        let span = {
+            let unwritten = lock(&self.unwritten);
+            let spans = unwritten.get(&address_of(execution));
+            spans.and_then(|spans| spans.last()).cloned()
+        };
+        let span = span.map(|cx| cx.span().span_context().clone());
+        continuation::write(carrier, span.as_ref());
+    }
+
     /// A child run is created in the context of the step.
     fn inject_child(&self, parent: &ParentStep, call: &mut CreateRun) {
         let current = Context::current();
@@ -267,9 +284,16 @@ impl Inner {
             ))
             .with_kind(SpanKind::Consumer);
             let creator = base.span().span_context().clone();
+            let mut links = Vec::new();
             if config.mode == TraceMode::Linked && creator.is_sampled() {
-                span = span.with_links(vec![opentelemetry::trace::Link::with_context(creator)]);
+                links.push(Link::with_context(creator));
                 base = without_span(&base);
+            }
+            if execution.attempt == 1 {
+                links.extend(continuation::read(&execution.run.carrier));
+            }
+            if !links.is_empty() {
+                span = span.with_links(links);
             }
             attributes = call::execution_attributes(execution);
             let all = self.with_extra(attributes.clone(), SpanCall::ExecuteRun(call));

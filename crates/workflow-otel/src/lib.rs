@@ -33,6 +33,7 @@ mod baggage_header;
 mod bridge;
 mod call;
 mod config;
+mod continuation;
 #[cfg(feature = "http")]
 pub mod http;
 mod interceptor;

@@ -66,6 +66,11 @@ pub mod attribute {
     pub const WORKFLOW_RUN_ATTEMPT: &str = "workflow_run.attempt";
     /// Whether the run had history when the execution began. Boolean.
     pub const WORKFLOW_RUN_REPLAY: &str = "workflow_run.replay";
+    /// The run as which the execution's run goes on, where it continued as a new one. String.
+    pub const WORKFLOW_RUN_CONTINUED_AS: &str = "workflow_run.continued_as";
+    /// Why there is a link, on links of [`WORKFLOW_EXECUTE`](super::operation::WORKFLOW_EXECUTE):
+    /// `continued_from` where it leads to the execution that continued as this run. String.
+    pub const WORKFLOW_LINK: &str = "workflow.link";
     /// The worker that executes. String.
     pub const WORKER_ID: &str = "worker.id";
     /// The step's name. String. Where the author chose none for a step about a signal, it is the

@@ -153,6 +153,13 @@ fn outcome(word: &'static str) -> Option<KeyValue> {
 fn of_outcome(of: &ExecutionOutcome) -> Ending<'_> {
     match of {
         ExecutionOutcome::Completed { .. } => Ending::success(outcome("completed")),
+        ExecutionOutcome::Continued { run_id } => {
+            let mut ending = Ending::success(outcome("completed"));
+            let run_id = Arc::clone(run_id);
+            ending.attributes[1] =
+                Some(KeyValue::new(attribute::WORKFLOW_RUN_CONTINUED_AS, run_id));
+            ending
+        }
         ExecutionOutcome::Parked { .. } => Ending::success(outcome("parked")),
         ExecutionOutcome::Retrying { error, .. } => Ending::failure(outcome("retrying"), error),
         ExecutionOutcome::Failed { error } => Ending::failure(outcome("failed"), error),

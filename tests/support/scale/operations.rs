@@ -147,7 +147,7 @@ pub async fn operate(
     Ok(())
 }
 
-fn ends(now: SystemTime) -> [(&'static str, ExecutionEnd); 2] {
+fn ends(now: SystemTime) -> [(&'static str, ExecutionEnd); 3] {
     let error = r#"{"message":"no"}"#.to_owned();
     [
         (
@@ -159,6 +159,12 @@ fn ends(now: SystemTime) -> [(&'static str, ExecutionEnd); 2] {
             },
         ),
         ("fail", ExecutionEnd::Fail { error }),
+        (
+            "continue",
+            ExecutionEnd::Continue {
+                successor: Box::new(new_run(VERSION)),
+            },
+        ),
     ]
 }
 

@@ -310,6 +310,20 @@ pub(crate) struct StepConfig {
     pub(crate) child: Option<String>,
 }
 
+/// What this library keeps in the column `config` of a run, which no other reads.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RunConfig {
+    /// The run that goes on in place of this one, which is completed.
+    continued_as: Option<String>,
+}
+
+/// The member of a run's column `config` that names its successor.
+pub(crate) fn decode_continued_as(json: Option<&str>) -> Option<String> {
+    let json = json.filter(|json| *json != "{}")?;
+    serde_json::from_str::<RunConfig>(json).ok()?.continued_as
+}
+
 #[derive(Serialize)]
 struct OrderJson {
     order: u32,

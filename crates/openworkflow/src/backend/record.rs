@@ -183,6 +183,9 @@ pub struct WorkflowRun {
     pub status: RunStatus,
     /// The key under which it was created, where one was given.
     pub idempotency_key: Option<String>,
+    /// The run as which it [continued](crate::WorkflowContext::continue_as_new), where it did. It is completed
+    /// then, and has no output.
+    pub continued_as: Option<String>,
     /// What was captured at its creation.
     pub carrier: Carrier,
     /// The input.
@@ -227,6 +230,7 @@ impl WorkflowRun {
             version: None,
             status: RunStatus::Pending,
             idempotency_key: None,
+            continued_as: None,
             carrier: Carrier::new(),
             input: Payload::NULL,
             output: Payload::NULL,
@@ -247,6 +251,21 @@ impl WorkflowRun {
     #[must_use]
     pub fn cursor(&self) -> Cursor {
         Cursor::new(self.created_at, self.id.clone())
+    }
+
+    /// The run that goes on in place of this one, which is over.
+    pub(crate) fn successor(&self) -> Option<&str> {
+        let completed = matches!(self.status, RunStatus::Completed | RunStatus::Succeeded);
+        self.continued_as.as_deref().filter(|_| completed)
+    }
+
+    pub(crate) fn continues_in_a_circle(&self) -> BackendError {
+        BackendError::MalformedRow {
+            table: "workflow_runs",
+            id: self.id.clone(),
+            column: "config",
+            problem: "a member `continuedAs` that leads back to this run".to_owned(),
+        }
     }
 }
 

@@ -279,6 +279,12 @@ pub enum ExecutionEnd {
         /// The JSON text of the error.
         error: String,
     },
+    /// The run is completed without an output and goes on as another, which is created in the same
+    /// transaction. The run has no parent.
+    Continue {
+        /// The other run, in the same namespace and without an idempotency key.
+        successor: Box<NewRun>,
+    },
     /// The run goes back to `pending`.
     Retry {
         /// The JSON text of the error.

@@ -1,5 +1,6 @@
 //! A run from its client's point of view.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -53,7 +54,8 @@ impl<O> RunHandle<O> {
         &self.run_id
     }
 
-    /// Waits for the run to end and returns its output.
+    /// Waits for the run to end and returns its output. Where it
+    /// [continued as a new run](crate::WorkflowContext::continue_as_new), that is the last one's.
     ///
     /// Where the run ends in this process the wait ends at once; otherwise the run is read again every
     /// second at most. There is no time limit: see [`result_within`](Self::result_within). An outage of
@@ -82,18 +84,21 @@ impl<O> RunHandle<O> {
             .check_lookup(&[("the run's id", &self.run_id)])?;
         let wakeups = self.client.backend.wakeups();
         let mut delay = POLL_MIN;
+        let mut run_id = Arc::clone(&self.run_id);
+        // Of the runs that continued as others.
+        let mut passed: HashSet<Arc<str>> = HashSet::new();
         loop {
             // Listens from before the read, so that an end in between is not missed.
-            let watch = wakeups.watch(&self.run_id);
+            let watch = wakeups.watch(&run_id);
             let ended = watch.notified();
             let asked = Instant::now();
             let read = self
                 .client
                 .backend
-                .get_run(&self.client.namespace_id, &self.run_id);
+                .get_run(&self.client.namespace_id, &run_id);
             let run = match read.await {
                 Ok(run) => run.ok_or_else(|| ClientError::RunNotFound {
-                    run_id: self.run_id.to_string(),
+                    run_id: run_id.to_string(),
                 })?,
                 Err(error) => {
                     outage.outlast(asked, error).await?;
@@ -101,6 +106,14 @@ impl<O> RunHandle<O> {
                 }
             };
             outage.is_over();
+            if let Some(next) = run.successor() {
+                if !passed.insert(Arc::clone(&run_id)) {
+                    return Err(ClientError::from(run.continues_in_a_circle()));
+                }
+                run_id = next.into();
+                delay = POLL_MIN;
+                continue;
+            }
             match run.status {
                 RunStatus::Completed | RunStatus::Succeeded => {
                     let subject = format!("the output of workflow {:?}", run.workflow_name);
@@ -160,13 +173,26 @@ impl<O> RunHandle<O> {
             .await
     }
 
-    /// Cancels the run.
+    /// Cancels the run, or the one as which it [goes on](crate::WorkflowContext::continue_as_new) by now.
     ///
     /// # Errors
     ///
     /// As [`Client::cancel`].
     pub async fn cancel(&self) -> ClientResult<()> {
-        Client(Arc::clone(&self.client)).cancel(&self.run_id).await
+        let client = Client(Arc::clone(&self.client));
+        let mut run_id = Arc::clone(&self.run_id);
+        let mut passed: HashSet<Arc<str>> = HashSet::new();
+        loop {
+            let canceled = client.cancel(&run_id).await;
+            let Err(ClientError::NotCancelable { .. }) = &canceled else {
+                return canceled;
+            };
+            let run = client.describe(&run_id).await?;
+            match run.successor() {
+                Some(next) if passed.insert(Arc::clone(&run_id)) => run_id = next.into(),
+                _ => return canceled,
+            }
+        }
     }
 }
 

@@ -64,6 +64,8 @@ pub(crate) enum DriverEnd {
     Returned(Result<Payload>),
     /// The run fails, whatever the code would do about it.
     Fatal(Error),
+    /// The run ends in favor of a new one.
+    Continued { input: Payload },
     /// Everything waits.
     Waiting {
         until: SystemTime,
@@ -285,6 +287,16 @@ impl Inner {
             Working::Unknown(settled) => return settled,
             Working::No => {}
         }
+        if self.continued.is_some()
+            && self.fatal.is_none()
+            && self.stopped.is_none()
+            && let Some(recorded) = self.overlooked(u32::MAX)
+        {
+            return Settled::Departed {
+                recorded,
+                asked: None,
+            };
+        }
         if let Some(end) = self.over() {
             return Settled::Ended(end);
         }
@@ -397,12 +409,15 @@ impl Inner {
         if let Some(error) = self.fatal.take() {
             return Some(DriverEnd::Fatal(error));
         }
-        let Stopped { error, at } = self.stopped.take()?;
-        Some(DriverEnd::Retrying {
-            error,
-            at,
-            waits: Vec::new(),
-        })
+        if let Some(Stopped { error, at }) = self.stopped.take() {
+            return Some(DriverEnd::Retrying {
+                error,
+                at,
+                waits: Vec::new(),
+            });
+        }
+        let input = self.continued.take()?;
+        Some(DriverEnd::Continued { input })
     }
 
     fn put_away(&mut self) -> DriverEnd {

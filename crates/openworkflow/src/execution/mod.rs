@@ -62,6 +62,8 @@ pub(crate) struct ExecutionState {
     pub(crate) owner: Owner,
     pub(crate) created_at: SystemTime,
     pub(crate) deadline_at: Option<SystemTime>,
+    /// Whether another run waits for this one.
+    pub(crate) is_child: bool,
     /// Whether the worker before died: then every function is recorded as running before it begins,
     /// so that one which kills its process is counted and meets the step limit some day.
     pub(crate) taken_over: bool,
@@ -94,6 +96,8 @@ struct Inner {
     fatal: Option<Error>,
     stopped: Option<Stopped>,
     canceler: Canceler,
+    /// The input with which the run goes on as a new one.
+    continued: Option<Payload>,
 }
 
 /// The run is put back until somebody mends its code or its rows.
@@ -110,7 +114,7 @@ impl Inner {
 
     /// Whether the code gets no more results, whatever comes.
     fn is_over(&self) -> bool {
-        self.fatal.is_some() || self.stopped.is_some()
+        self.fatal.is_some() || self.stopped.is_some() || self.continued.is_some()
     }
 
     fn stop(&mut self, error: Error, at: SystemTime) {
@@ -152,6 +156,7 @@ impl ExecutionState {
         owner: Owner,
         created_at: SystemTime,
         deadline_at: Option<SystemTime>,
+        is_child: bool,
         taken_over: bool,
         lease: Arc<Lease>,
         strict_replay: bool,
@@ -172,6 +177,7 @@ impl ExecutionState {
             owner,
             created_at,
             deadline_at,
+            is_child,
             taken_over,
             lease,
             strict_replay,
@@ -413,6 +419,13 @@ impl ExecutionState {
     /// Fails the run with `error`, which user code cannot catch: never resolves.
     pub(crate) async fn fail_run(&self, error: Error) -> ! {
         self.lock().fatal.get_or_insert(error);
+        self.rouse();
+        never().await
+    }
+
+    /// Ends the run in favor of a new one with that input: never resolves.
+    pub(crate) async fn continue_as_new(&self, input: Payload) -> ! {
+        self.lock().continued.get_or_insert(input);
         self.rouse();
         never().await
     }

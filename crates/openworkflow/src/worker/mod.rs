@@ -6,6 +6,7 @@ mod registry;
 mod share;
 mod slot;
 mod stop;
+pub(crate) mod successor;
 mod tick;
 
 use std::fmt;

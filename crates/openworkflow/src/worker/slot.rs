@@ -18,7 +18,7 @@ use crate::backend::{
 };
 use crate::context::WorkflowContext;
 use crate::execution::{
-    Driver, DriverEnd, ExecutionState, MEND_RETRY, StepHistory, retry_transient,
+    Driver, DriverEnd, ExecutionState, MEND_RETRY, StepHistory, new_id, retry_transient,
 };
 use crate::lease::{Lease, Moment};
 use crate::log;
@@ -121,11 +121,20 @@ fn report_unwritten(owner: &Owner, written: BackendResult<()>) {
     }
 }
 
-struct SlotRun {
-    shared: Arc<Shared>,
+/// What the workflow's code left for the write that ends the execution.
+#[derive(Default)]
+struct Left {
+    /// The attempts that wait.
+    waits: Vec<Arc<str>>,
+    /// The input with which the run goes on as a new one.
+    input: Option<Payload>,
+}
+
+pub(super) struct SlotRun {
+    pub(super) shared: Arc<Shared>,
     stop: Stop,
-    owner: Owner,
-    run: WorkflowRun,
+    pub(super) owner: Owner,
+    pub(super) run: WorkflowRun,
     taken_over: bool,
     /// For how long the run was due before it was claimed.
     due_for: Duration,
@@ -158,20 +167,21 @@ impl SlotRun {
             self.owner.clone(),
             self.run.created_at,
             self.run.deadline_at,
+            self.run.parent_step_attempt_id.is_some(),
             self.taken_over,
             Arc::clone(&self.lease),
             self.shared.strict_replay,
             Arc::clone(&self.shared.told_of_tasks),
             history,
         ));
-        let waits = Mutex::new(Vec::new());
+        let left = Mutex::new(Left::default());
         let chain = &self.shared.chain;
         let end = chain.promise_end(&execution);
         let ended = {
             let input = std::mem::take(&mut self.run.input);
             let call = ExecuteRun::new(Arc::clone(&execution), input);
             let outcome = chain.call(call, |call| async {
-                Ok(self.run_code(&state, call, &waits).await)
+                Ok(self.run_code(&state, call, &left).await)
             });
             // Declared before the guard, so that the guard is dropped first and its reason is known
             // to the hooks that are dropped with the future.
@@ -197,9 +207,9 @@ impl SlotRun {
             ended
         };
         drop(slot);
-        let waits = waits.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let left = left.into_inner().unwrap_or_else(PoisonError::into_inner);
         match ended {
-            Ok(outcome) => self.finish(&execution, end, outcome, waits).await,
+            Ok(outcome) => self.finish(&execution, end, outcome, left).await,
             Err(reason) => self.after_interruption(&execution, end, reason).await,
         }
     }
@@ -209,7 +219,7 @@ impl SlotRun {
         &self,
         state: &Arc<ExecutionState>,
         call: ExecuteRun,
-        waits: &Mutex<Vec<Arc<str>>>,
+        left: &Mutex<Left>,
     ) -> ExecutionOutcome {
         if self.taken_over {
             log::run_taken_over(&state.execution);
@@ -232,16 +242,21 @@ impl SlotRun {
                 return ExecutionOutcome::Failed { error };
             }
         };
-        let (outcome, waiting) = match Driver::new(Arc::clone(state), code).await {
+        let mut input = None;
+        let (outcome, waits) = match Driver::new(Arc::clone(state), code).await {
             DriverEnd::Returned(Ok(output)) => (ExecutionOutcome::Completed { output }, Vec::new()),
             DriverEnd::Returned(Err(error)) => (self.decide(workflow, error), Vec::new()),
             DriverEnd::Fatal(error) => (ExecutionOutcome::Failed { error }, Vec::new()),
+            DriverEnd::Continued { input: next } => {
+                input = Some(next);
+                (ExecutionOutcome::Continued { run_id: new_id() }, Vec::new())
+            }
             DriverEnd::Waiting { until, waits } => (ExecutionOutcome::Parked { until }, waits),
             DriverEnd::Retrying { error, at, waits } => {
                 (ExecutionOutcome::Retrying { error, at }, waits)
             }
         };
-        *waits.lock().unwrap_or_else(PoisonError::into_inner) = waiting;
+        *left.lock().unwrap_or_else(PoisonError::into_inner) = Left { waits, input };
         outcome
     }
 
@@ -295,15 +310,19 @@ impl SlotRun {
     /// Writes the outcome, and tells what came of it.
     async fn finish(
         &self,
-        execution: &Execution,
+        execution: &Arc<Execution>,
         end: PromisedEnd,
         outcome: Result<ExecutionOutcome>,
-        waits: Vec<Arc<str>>,
+        Left { waits, input }: Left,
     ) {
-        // An error is an interceptor's: not the workflow's failure, so not its policy's to count.
-        let mut outcome =
-            outcome.unwrap_or_else(|error| self.decide_unless_overdue(&INTERCEPTOR_RETRY, error));
-        let mut written = self.write(&outcome, &waits).await;
+        let mut outcome = outcome.unwrap_or_else(|error| self.refused(error));
+        let mut written;
+        if let ExecutionOutcome::Continued { run_id } = &outcome {
+            let run_id = Arc::clone(run_id);
+            (outcome, written) = self.go_on_as(execution, run_id, input).await;
+        } else {
+            written = self.write(&outcome, &waits).await;
+        }
         if let (
             Err(BackendError::ValueRefused { problem, .. }),
             ExecutionOutcome::Completed { .. },
@@ -335,7 +354,17 @@ impl SlotRun {
         report_unwritten(&self.owner, written);
     }
 
-    async fn write(&self, outcome: &ExecutionOutcome, waits: &[Arc<str>]) -> BackendResult<()> {
+    /// What follows an error of an interceptor's: it is not the workflow's failure, so not its policy's to
+    /// count.
+    pub(super) fn refused(&self, error: Error) -> ExecutionOutcome {
+        self.decide_unless_overdue(&INTERCEPTOR_RETRY, error)
+    }
+
+    pub(super) async fn write(
+        &self,
+        outcome: &ExecutionOutcome,
+        waits: &[Arc<str>],
+    ) -> BackendResult<()> {
         let backend = &self.shared.backend;
         let write = || {
             let last = last_write(outcome, waits);

@@ -188,3 +188,64 @@ async fn complete_together(refused: Option<usize>) {
         }
     }
 }
+
+fn continue_as(id: &str) -> ExecutionEnd {
+    let mut successor = NewRun::new(NS, id, "w", Payload::from_json("7"));
+    successor.version = Some("v2".to_owned());
+    successor.carrier.insert("tenant", "acme");
+    ExecutionEnd::Continue {
+        successor: Box::new(successor),
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_continues_is_completed_and_another_is_due() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("r", "w").await;
+    f.sql(r#"UPDATE {schema}.workflow_runs SET config = '{"theirs":1}'"#)
+        .await;
+    f.end(&owner, continue_as("next")).await;
+    // Once more, as after an answer that was lost.
+    f.end(&owner, continue_as("next")).await;
+    let row = f.run("r").await;
+    assert_eq!(row["status"], "completed");
+    assert_eq!(row["config"], json!({"theirs": 1, "continuedAs": "next"}));
+    for column in ["output", "error", "available_at"] {
+        assert_eq!(row[column], Value::Null, "{column}");
+    }
+    let next = f.run("next").await;
+    assert_eq!(
+        (&next["status"], &next["attempts"], &next["input"]),
+        (&json!("pending"), &json!(0), &json!(7))
+    );
+    assert_eq!(
+        (&next["version"], &next["config"]),
+        (&json!("v2"), &json!({}))
+    );
+    assert_eq!(next["context"]["telemetry"]["tenant"], "acme");
+    assert!(f.holds("next", "available_at <= now()").await);
+    let run = f.backend.get_run(NS, "r").await.unwrap().unwrap();
+    assert_eq!(run.continued_as.as_deref(), Some("next"));
+    let run = f.backend.get_run(NS, "next").await.unwrap().unwrap();
+    assert_eq!(run.continued_as, None);
+}
+
+#[tokio::test]
+async fn a_run_continues_whole_or_not_at_all() {
+    let f = Fixture::new().await;
+    let (_, child) = f.family("parent", "child").await;
+    let owner = f.claimed("r", "w").await;
+    let former = Owner::new(NS, "r", "another", owner.attempts);
+    let end = |owner: Owner, id: &'static str| {
+        let backend = f.backend.clone();
+        async move { backend.end_execution(&owner, continue_as(id)).await }
+    };
+    assert_lost(end(former, "by-a-former").await, Interruption::LeaseLost);
+    f.create("taken").await;
+    assert!(!end(owner, "taken").await.unwrap_err().is_transient());
+    assert!(f.holds("r", "status = 'running' AND config = '{}'").await);
+    end(child, "of-a-child").await.unwrap_err();
+    for id in ["by-a-former", "of-a-child"] {
+        assert!(f.backend.get_run(NS, id).await.unwrap().is_none(), "{id}");
+    }
+}

@@ -1,6 +1,6 @@
 //! How executions end, who may end them, and whom that wakes.
 
-use openworkflow::backend::{Backend, ExecutionEnd, NewSignal, Owner, StepAttemptKind};
+use openworkflow::backend::{Backend, ExecutionEnd, NewRun, NewSignal, Owner, StepAttemptKind};
 use workflow_core::{Interruption, Payload};
 
 use crate::kit::*;
@@ -454,4 +454,71 @@ async fn the_process_order_walk_through() {
         db.run_row("parent"),
         format!("completed|5|w5|-|{t5}|{t5}|-")
     );
+}
+
+fn continue_as(id: &str) -> ExecutionEnd {
+    let mut successor = NewRun::new(NS, id, "w", Payload::from_json("7"));
+    successor.version = Some("v2".to_owned());
+    ExecutionEnd::Continue {
+        successor: Box::new(successor),
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_continues_is_completed_and_another_is_due() {
+    let db = Db::new().await;
+    // All of them first, since what continues is due.
+    let owners = [
+        db.running("a", "w1").await,
+        db.running("b", "w2").await,
+        db.running("c", "w3").await,
+    ];
+    let cases = [
+        (
+            "a",
+            r#"{"theirs":1}"#,
+            r#"{"theirs":1,"continuedAs":"next-a"}"#,
+        ),
+        ("b", "[]", r#"{"continuedAs":"next-b"}"#),
+        ("c", "{ no JSON", r#"{"continuedAs":"next-c"}"#),
+    ];
+    for ((id, config, expected), owner) in cases.into_iter().zip(owners) {
+        db.execute(&format!(
+            "UPDATE workflow_runs SET config = '{config}' WHERE id = '{id}'"
+        ));
+        let next = format!("next-{id}");
+        db.end_execution(&owner, continue_as(&next)).await.unwrap();
+        let run = db.get_run(NS, id).await.unwrap().unwrap();
+        assert_eq!(
+            (run.status.as_str(), run.output.is_null()),
+            ("completed", true)
+        );
+        assert_eq!(run.continued_as.as_deref(), Some(&*next));
+        let row = db.query(&format!(
+            "SELECT config FROM workflow_runs WHERE id = '{id}'"
+        ));
+        assert_eq!(row, [expected]);
+        let run = db.get_run(NS, &next).await.unwrap().unwrap();
+        assert_eq!((run.status.as_str(), run.attempts), ("pending", 0));
+        assert_eq!(
+            (run.version.as_deref(), run.input.expose()),
+            (Some("v2"), "7")
+        );
+        assert!(run.available_at <= Some(start()));
+    }
+}
+
+#[tokio::test]
+async fn a_run_continues_whole_or_not_at_all() {
+    let db = Db::new().await;
+    let owner = db.running("r", "w").await;
+    let former = Owner::new(NS, "r", "another", 1);
+    let lost = db.end_execution(&former, continue_as("by-a-former")).await;
+    assert_lost(lost, Interruption::LeaseLost);
+    db.end_execution(&owner, continue_as("r"))
+        .await
+        .unwrap_err();
+    let run = db.get_run(NS, "r").await.unwrap().unwrap();
+    assert_eq!((run.status.as_str(), run.continued_as), ("running", None));
+    assert!(db.get_run(NS, "by-a-former").await.unwrap().is_none());
 }

@@ -209,7 +209,7 @@ impl Claimed {
             let taken_over: bool = rows::value(row, RUN_WIDTH)?;
             let since: SystemTime = rows::value(row, RUN_WIDTH + 1)?;
             // The row was written at the time by which the run was due.
-            let claimed_at: SystemTime = rows::value(row, RUN_WIDTH - 1)?;
+            let claimed_at: SystemTime = rows::value(row, rows::UPDATED_AT)?;
             let run = ClaimedRun::new(
                 id,
                 worker_id.unwrap_or_default(),

@@ -19,6 +19,7 @@ mod signals;
 mod standing;
 mod statements;
 mod steps;
+mod successor;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -79,6 +80,7 @@ pub struct Postgres(Arc<Inner>);
 pub(super) struct Inner {
     sessions: Sessions,
     sql: Statements,
+    continue_as: session::Query,
     announcer: Announcer,
     wakeups: Arc<Wakeups>,
     /// The server's, as far as it is known.
@@ -203,6 +205,7 @@ impl Postgres {
         let inner = Arc::new_cyclic(|inner| Inner {
             sessions,
             sql: Statements::new(&options.schema, &channel),
+            continue_as: successor::query(&options.schema),
             announcer: Announcer::new(),
             listener: direct.filter(|_| !pooled).map(|(config, tls)| {
                 Arc::new(Listener {

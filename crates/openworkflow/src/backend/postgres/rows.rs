@@ -16,10 +16,13 @@ use crate::backend::{
 pub(super) const RUN_COLUMNS: &str = "r.namespace_id, r.id, r.workflow_name, r.version, r.status, \
     r.idempotency_key, r.context, r.input, r.output, r.error, r.attempts, \
     r.parent_step_attempt_id, r.worker_id, r.available_at, r.deadline_at, r.started_at, \
-    r.finished_at, r.created_at, r.updated_at";
+    r.finished_at, r.created_at, r.updated_at, r.config->>'continuedAs' AS continued_as";
 
 /// How many those are: what follows them in a row begins here.
-pub(super) const RUN_WIDTH: usize = 19;
+pub(super) const RUN_WIDTH: usize = 20;
+
+/// Where among them the time of the last write stands.
+pub(super) const UPDATED_AT: usize = 18;
 
 /// The columns that [`step`] reads, with the alias `s`.
 pub(super) const STEP_COLUMNS: &str = "s.id, s.workflow_run_id, s.step_name, s.kind, s.status, \
@@ -99,6 +102,7 @@ pub(super) fn run(row: &Row) -> BackendResult<WorkflowRun> {
     run.finished_at = columns.next("finished_at")?;
     run.created_at = columns.next("created_at")?;
     run.updated_at = columns.next("updated_at")?;
+    run.continued_as = columns.next("config")?;
     Ok(run)
 }
 

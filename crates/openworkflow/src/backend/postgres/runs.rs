@@ -33,10 +33,10 @@ pub(super) struct NewRunParams<'a> {
     pub(super) lock: String,
     /// For how many seconds a run with the same key counts.
     pub(super) window: f64,
-    context: Option<Json<String>>,
-    input: Option<Json<&'a str>>,
-    available_at: Option<SystemTime>,
-    deadline_at: Option<SystemTime>,
+    pub(super) context: Option<Json<String>>,
+    pub(super) input: Option<Json<&'a str>>,
+    pub(super) available_at: Option<SystemTime>,
+    pub(super) deadline_at: Option<SystemTime>,
 }
 
 impl<'a> NewRunParams<'a> {
@@ -194,6 +194,7 @@ impl Inner {
                 self.write(Write::Completion(Completion { owner, output }))
                     .await
             }
+            ExecutionEnd::Continue { successor } => self.continue_as(owner, &successor).await,
             ExecutionEnd::Fail { error } => {
                 let (error, status) = (Some(Json(&*error)), "failed");
                 self.end_run(owner, &error, status).await

@@ -60,6 +60,24 @@ pub(super) fn end(tx: &mut Tx<'_>, owner: &Owner, end: &ExecutionEnd) -> OpResul
             );
             finish(tx, owner, sql, Some(error))
         }
+        ExecutionEnd::Continue { successor } => {
+            let sql = concat!(
+                "UPDATE workflow_runs
+                 SET status = 'completed', output = NULL, error = NULL, available_at = NULL,
+                     finished_at = ?6, updated_at = ?6, config = json_set(
+                         CASE WHEN json_valid(config) THEN
+                             CASE json_type(config) WHEN 'object' THEN config ELSE '{}' END
+                         ELSE '{}' END,
+                         '$.continuedAs', ?5
+                     )
+                 WHERE status = 'running' AND parent_step_attempt_id IS NULL AND ",
+                owned!(),
+                " RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id",
+            );
+            finish(tx, owner, sql, Some(&successor.id))?;
+            runs::insert(tx, successor)?;
+            Ok(())
+        }
         ExecutionEnd::Retry { error, at, waits } => {
             let available_at = if any_arrived(tx, owner, waits)? {
                 tx.now.min(*at)

@@ -469,7 +469,9 @@ impl Backend for Sqlite {
     async fn end_execution(&self, owner: &Owner, end: ExecutionEnd) -> BackendResult<()> {
         let owner = owner.clone();
         let isolation = match end {
-            ExecutionEnd::Complete { .. } | ExecutionEnd::Fail { .. } => Isolation::Savepoint,
+            ExecutionEnd::Complete { .. }
+            | ExecutionEnd::Continue { .. }
+            | ExecutionEnd::Fail { .. } => Isolation::Savepoint,
             ExecutionEnd::Retry { .. } | ExecutionEnd::Park { .. } => Isolation::Statement,
         };
         self.write(isolation, move |tx| execution::end(tx, &owner, &end))

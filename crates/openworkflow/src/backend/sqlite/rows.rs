@@ -16,13 +16,13 @@ macro_rules! run_columns {
     () => {
         "namespace_id, id, workflow_name, version, status, idempotency_key, context, input, output, \
          error, attempts, parent_step_attempt_id, worker_id, available_at, deadline_at, started_at, \
-         finished_at, created_at, updated_at"
+         finished_at, created_at, updated_at, config"
     };
 }
 pub(super) use run_columns;
 
 /// How many columns [`run_columns`] has.
-pub(super) const RUN_COLUMNS: usize = 19;
+pub(super) const RUN_COLUMNS: usize = 20;
 
 /// The number of the claim that a run is in. Whatever the column holds, this is a number that fits `u32`.
 macro_rules! claim_number {
@@ -69,6 +69,7 @@ pub(super) fn run(row: &Row<'_>) -> BackendResult<WorkflowRun> {
     run.started_at = columns.time(15, "started_at")?;
     run.finished_at = columns.time(16, "finished_at")?;
     run.updated_at = columns.required_time(18, "updated_at")?;
+    run.continued_as = codec::decode_continued_as(columns.text(19, "config")?);
     Ok(run)
 }
 

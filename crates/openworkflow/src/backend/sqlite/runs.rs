@@ -56,7 +56,7 @@ fn find(tx: &Tx<'_>, new: &NewRun, key: &str, since: &str) -> OpResult<Option<Wo
     Ok(existing.transpose()?)
 }
 
-fn insert(tx: &mut Tx<'_>, new: &NewRun) -> OpResult<WorkflowRun> {
+pub(super) fn insert(tx: &mut Tx<'_>, new: &NewRun) -> OpResult<WorkflowRun> {
     let available_at = new.available_at.map_or(tx.now, codec::whole_millis);
     let deadline_at = new.deadline_at.map(codec::whole_millis);
     let parent_namespace_id = new
