@@ -195,8 +195,9 @@ async fn a_lost_lease_a_take_over_and_a_cancellation_are_told() {
         let gate = gate.clone();
         HELD.implement(move |wf, ()| hold(wf, gate.clone()))
     };
-    // With a short lease an extension could still be on its way when the worker dies.
-    let mut harness = Harness::new(|worker| worker.workflow(held())).await;
+    // With a short lease an extension could still be on its way when the worker dies, and with a free slot
+    // a claim, which would have the run when the lease is over.
+    let mut harness = Harness::new(|worker| worker.workflow(held()).concurrency(1)).await;
     let run = harness.start(&HELD, ()).await;
     gate.reached_by(1).await;
     harness.worker.take().unwrap().abort().await;

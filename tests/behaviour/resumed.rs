@@ -48,7 +48,8 @@ async fn delivered_once(what_is_left: impl Fn(&str) -> String) {
     let mut harness = Harness::new(|worker| worker.workflow(receiver())).await;
     let receiving = harness.start(&RECEIVER, ()).await;
     harness.parked(receiving.id(), 1).await;
-    let mut sending = harness.another_worker(|worker| worker.workflow(sender(&gate)));
+    let mut sending =
+        harness.another_worker(|worker| worker.workflow(sender(&gate)).concurrency(1));
     let run = harness.start(&SENDER, ()).await;
     gate.reached_by(1).await;
     // The receiver has it, and waits for the next.
