@@ -30,6 +30,7 @@ pub(crate) fn parse_time(text: &str) -> Option<SystemTime> {
 }
 
 /// The time without what is finer than a millisecond, as it comes back from the database.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn whole_millis(time: SystemTime) -> SystemTime {
     match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) if time <= latest_time() => {
@@ -73,6 +74,7 @@ pub(crate) fn encode_run_context(carrier: &Carrier) -> Option<String> {
 
 /// Reads the carrier out of a column `context`, whatever that holds. Members that are not strings
 /// are left out and counted.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn decode_run_context(json: Option<&str>) -> Carrier {
     let Some(json) = json else {
         return Carrier::new();
@@ -311,6 +313,7 @@ pub(crate) struct StepConfig {
 }
 
 /// What this library keeps in the column `config` of a run, which no other reads.
+#[cfg(feature = "sqlite")]
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct RunConfig {
@@ -319,6 +322,7 @@ struct RunConfig {
 }
 
 /// The member of a run's column `config` that names its successor.
+#[cfg(feature = "sqlite")]
 pub(crate) fn decode_continued_as(json: Option<&str>) -> Option<String> {
     let json = json.filter(|json| *json != "{}")?;
     serde_json::from_str::<RunConfig>(json).ok()?.continued_as

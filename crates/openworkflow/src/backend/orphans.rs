@@ -1,8 +1,11 @@
 //! Due runs that no worker seems to take: how they are looked for, and what is found.
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use std::time::SystemTime;
 
 use super::WorkflowKey;
 
