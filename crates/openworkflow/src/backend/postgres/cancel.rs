@@ -31,29 +31,13 @@ pub(super) const TREE: &str = "
         ) c
     )";
 
-/// Locks all of them, and the run that waits for the first: as `LOCK_FAMILY` does, and in the same order.
+/// Locks all of them, and the run that waits for the first, in one order.
 pub(super) const LOCK_TREE: &str = "
     WITH RECURSIVE {tree}
-    SELECT 1
-    FROM (
-        SELECT $1 AS namespace_id, $2 AS id
-        UNION
-        SELECT namespace_id, id FROM tree
-        UNION
-        SELECT s.namespace_id, s.workflow_run_id
-        FROM (
-            SELECT parent_step_attempt_namespace_id, parent_step_attempt_id FROM {runs}
-            WHERE namespace_id = $1 AND id = $2 OFFSET 0
-        ) c
-        JOIN {steps} s ON s.namespace_id = c.parent_step_attempt_namespace_id
-            AND s.id = c.parent_step_attempt_id
-        ORDER BY namespace_id, id
-    ) f
-    CROSS JOIN LATERAL (
-        SELECT 1 FROM {runs} r
-        WHERE r.namespace_id = f.namespace_id AND r.id = f.id
-        FOR NO KEY UPDATE
-    ) r";
+    {lock_family}";
+
+/// What is locked beside a run and the one that waits for it.
+pub(super) const WITH_TREE: &str = "UNION SELECT namespace_id, id FROM tree";
 
 /// Cancels those that are locked. A child that was created before its parent was locked, and seen by this
 /// statement only, is locked without waiting, since the order is gone by; whether one is left is told. Its

@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::Type;
 
-use super::cancel::{CANCEL_TREE, LOCK_TREE, TREE};
+use super::cancel::{CANCEL_TREE, LOCK_TREE, TREE, WITH_TREE};
 use super::claims::{self, CLAIM, FIND_EXPIRED, FIND_ORPHANS, Queues, SWEEP};
 use super::plans;
 use super::rows::{RUN_COLUMNS, STEP_COLUMNS};
@@ -175,11 +175,12 @@ const BEGIN_CHILD: &str = "
 /// Locks a run that is about to end, and the one that waits for it, whatever states they are in: if the
 /// parent is about to park, one of the two must see the other. Whether it is woken is decided by the
 /// statement after this one, which sees what was committed until the locks were granted. The order is
-/// that of [`SEND_SIGNAL`].
+/// that of [`SEND_SIGNAL`], whatever others are locked with them.
 const LOCK_FAMILY: &str = "
     SELECT 1
     FROM (
         SELECT $1 AS namespace_id, $2 AS id
+        {others}
         UNION
         SELECT s.namespace_id, s.workflow_run_id
         FROM (
@@ -443,12 +444,22 @@ impl Statements {
             ),
             find_orphans: query(FIND_ORPHANS, &[TEXT, LONG]),
             sweep: query(SWEEP, &[TEXT, TEXTS, JSONB]),
-            lock_tree: Query::new(fill(LOCK_TREE, &[("{tree}", TREE)]), &[TEXT, TEXT]),
+            lock_tree: Query::new(
+                fill(
+                    LOCK_TREE,
+                    &[
+                        ("{tree}", TREE),
+                        ("{lock_family}", LOCK_FAMILY),
+                        ("{others}", WITH_TREE),
+                    ],
+                ),
+                &[TEXT, TEXT],
+            ),
             cancel_tree: Query::new(
                 fill(CANCEL_TREE, &[("{tree}", TREE), ("{notify}", &notify(3))]),
                 &[TEXT, TEXT, TEXT],
             ),
-            lock_family: query(LOCK_FAMILY, &[TEXT, TEXT]),
+            lock_family: Query::new(fill(LOCK_FAMILY, &[("{others}", "")]), &[TEXT, TEXT]),
             wake_parents: query(WAKE_PARENTS_OF, &[TEXT, TEXTS]),
             extend_lease: query(EXTEND_LEASE, &owned(&[FLOAT])),
             complete: ending(END_RUN, COMPLETE, &ended, 6),
