@@ -46,6 +46,21 @@ impl Writer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets those go on who waited for the last commit, until none of them wants to write any more: on a
+    /// runtime of several threads that takes more than one turn. Whoever comes too late waits for a whole
+    /// commit, and each commit has its price.
+    async fn gather(&self) {
+        let mut gathered = 0;
+        loop {
+            tokio::task::yield_now().await;
+            let waiting = self.lock().queue.len();
+            if waiting <= gathered || waiting >= SHARED_WRITES {
+                return;
+            }
+            gathered = waiting;
+        }
+    }
+
     /// The next writes to share a commit. The same row twice has to wait its turn. Where
     /// nothing is left, `place` is given up.
     fn next(&self, place: &mut Place) -> Vec<Waiting> {
@@ -147,9 +162,8 @@ impl Inner {
         home.spawn(async move {
             let (inner, home) = (Arc::clone(&place.inner), Arc::clone(&place.home));
             while place.held {
-                // Those who wait for the last commit go on now, and many of them want to write next.
                 if !std::mem::take(&mut at_once) {
-                    tokio::task::yield_now().await;
+                    home.writer.gather().await;
                 }
                 let waiting = home.writer.next(&mut place);
                 match <[Waiting; 1]>::try_from(waiting) {
