@@ -167,7 +167,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Extends the claim to `lease` from now.
     async fn extend_lease(&self, owner: &Owner, lease: Duration) -> BackendResult<()>;
 
-    /// Writes a `running` step attempt. Does nothing if that attempt exists already.
+    /// Writes a `running` step attempt. If that attempt exists already, only the members of its `config`
+    /// are added, where it has one: this is how a step saves its progress. An attempt that has ended is
+    /// left as it is; where something was to be added, the operation fails with
+    /// [`BackendError::OwnershipLost`].
     async fn begin_step(&self, owner: &Owner, attempt: NewStepAttempt) -> BackendResult<()>;
 
     /// Writes a `running` attempt of kind `workflow` (if it does not exist yet), creates the child

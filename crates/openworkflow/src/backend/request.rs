@@ -211,6 +211,8 @@ pub struct NewStepAttempt {
     pub kind: StepAttemptKind,
     /// The JSON text for the column `context`.
     pub context: Option<String>,
+    /// The JSON text of an object whose members are added to the column `config`.
+    pub config: Option<String>,
     /// How long ago it began. `created_at` and `started_at` are now less this.
     pub begun_ago: Duration,
 }
@@ -229,8 +231,16 @@ impl NewStepAttempt {
             step_name,
             kind,
             context,
+            config: None,
             begun_ago: Duration::ZERO,
         }
+    }
+
+    /// This attempt, with the JSON text of an object whose members are added to the column `config`.
+    #[must_use]
+    pub fn with_config(mut self, config: impl Into<String>) -> Self {
+        self.config = Some(config.into());
+        self
     }
 }
 
@@ -238,30 +248,17 @@ impl NewStepAttempt {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EndedStep {
-    /// The attempt; only its result is written where the row exists.
+    /// The attempt; only its result and its `config` are written where the row exists.
     pub attempt: NewStepAttempt,
     /// The output, or the JSON text of the error.
     pub result: Result<Payload, String>,
-    /// The JSON object whose members are added to the column `config`.
-    pub config: Option<String>,
 }
 
 impl EndedStep {
     /// An end.
     #[must_use]
     pub fn new(attempt: NewStepAttempt, result: Result<Payload, String>) -> Self {
-        Self {
-            attempt,
-            result,
-            config: None,
-        }
-    }
-
-    /// This end, with the JSON text of an object whose members are added to the column `config`.
-    #[must_use]
-    pub fn with_config(mut self, config: impl Into<String>) -> Self {
-        self.config = Some(config.into());
-        self
+        Self { attempt, result }
     }
 }
 

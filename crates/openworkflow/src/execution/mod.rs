@@ -340,10 +340,10 @@ impl ExecutionState {
 
     /// A wait that stands in the database, or is about to.
     pub(crate) fn standing(self: &Arc<Self>, attempt: &NewStepAttempt) -> StandingWait {
-        let closed = EndedStep::new(attempt.clone(), Ok(Payload::NULL));
+        let closed = attempt.clone().with_config(codec::encode_withdrawn());
         StandingWait {
             state: Arc::clone(self),
-            closed: closed.with_config(codec::encode_withdrawn()),
+            closed: EndedStep::new(closed, Ok(Payload::NULL)),
         }
     }
 
@@ -549,9 +549,8 @@ impl ExecutionState {
     ) -> Result<()> {
         let subject = || format!("the result of step {:?}", attempt.step_name);
         self.store(subject, || {
-            let ended = EndedStep::new(attempt.clone(), Ok(output.clone()));
-            self.backend
-                .end_step(&self.owner, numbered(ended, Some(turn)))
+            let ended = EndedStep::new(numbered(attempt, Some(turn)), Ok(output.clone()));
+            self.backend.end_step(&self.owner, ended)
         })
         .await
     }
@@ -565,7 +564,7 @@ impl ExecutionState {
         turn: Option<&Turn>,
     ) {
         let error = codec::encode_step_error(error);
-        let ended = numbered(EndedStep::new(attempt.clone(), Err(error)), turn);
+        let ended = EndedStep::new(numbered(attempt, turn), Err(error));
         at_work.closes_with(&ended);
         let write = self.commit(|| self.backend.end_step(&self.owner, ended.clone()));
         at_work.during(write).await;
@@ -635,11 +634,12 @@ impl Drop for Registered<'_> {
     }
 }
 
-/// An end with the number of its result, where that has one.
-fn numbered(ended: EndedStep, turn: Option<&Turn>) -> EndedStep {
+/// An attempt with the number of its result, where that has one.
+fn numbered(attempt: &NewStepAttempt, turn: Option<&Turn>) -> NewStepAttempt {
+    let attempt = attempt.clone();
     match turn.and_then(Turn::number) {
-        Some(number) => ended.with_config(codec::encode_order(number)),
-        None => ended,
+        Some(number) => attempt.with_config(codec::encode_order(number)),
+        None => attempt,
     }
 }
 

@@ -60,6 +60,96 @@ async fn a_step_is_written_when_it_begins_and_when_it_ends() {
     assert_eq!(f.step("s").await, ended);
 }
 
+/// The first makes the row, the others add to it, and nothing beside it is touched. One that has ended is
+/// left alone.
+#[tokio::test]
+async fn what_is_added_to_the_config_of_an_attempt_that_runs() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("r", "w").await;
+    let add = async |owner: &Owner, id: &str, config: &str| {
+        let attempt = function(id).with_config(config);
+        f.backend.begin_step(owner, attempt).await
+    };
+    add(&owner, "s", r#"{"at":[{"a":1,"b":null}]}"#)
+        .await
+        .unwrap();
+    let first = f.step("s").await;
+    assert_eq!(first["status"], "running");
+    assert_eq!(first["config"], json!({"at": [{"a": 1, "b": null}]}));
+    add(&owner, "s", r#"{"at":[{"b":null,"c":2}],"x":1}"#)
+        .await
+        .unwrap();
+    let second = f.step("s").await;
+    assert_eq!(
+        second["config"],
+        json!({"at": [{"b": null, "c": 2}], "x": 1})
+    );
+    for column in [
+        "status",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "output",
+        "error",
+    ] {
+        assert_eq!(second[column], first[column], "{column}");
+    }
+    f.begin(&owner, function("s")).await;
+    assert_eq!(f.step("s").await, second);
+    let refused = add(&owner, "s", r#"{"at":[1e200000]}"#).await.unwrap_err();
+    assert!(
+        matches!(refused, BackendError::ValueRefused { .. }),
+        "{refused:?}"
+    );
+    let mut end = done("s", "1");
+    end.attempt = end.attempt.with_config(r#"{"order":1}"#);
+    f.backend.end_step(&owner, end).await.unwrap();
+    let ended = f.step("s").await;
+    let config = json!({"at": [{"b": null, "c": 2}], "x": 1, "order": 1});
+    assert_eq!(ended["config"], config);
+    assert_ne!(ended["finished_at"], Value::Null);
+    assert_lost(
+        add(&owner, "s", r#"{"at":[3]}"#).await,
+        Interruption::LeaseLost,
+    );
+    f.begin(&owner, function("s")).await;
+    assert_eq!(f.step("s").await, ended);
+    // Nor does the attempt of another run change, or a stranger write.
+    let other = f.claimed("other", "w").await;
+    assert_lost(
+        add(&other, "s", r#"{"at":[3]}"#).await,
+        Interruption::LeaseLost,
+    );
+    let stranger = Owner::new(NS, "r", "stranger", 1);
+    assert_lost(
+        add(&stranger, "t", r#"{"at":[3]}"#).await,
+        Interruption::LeaseLost,
+    );
+    assert_eq!(f.step("s").await, ended);
+    assert_eq!(f.rows("step_attempts", "true").await.len(), 1);
+}
+
+/// Each row gets what is its own, whoever else is written in the same statement.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_added_to_many_configs_at_once() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("r", "w").await;
+    at_once((0..120).map(|n| {
+        let (backend, owner) = (f.backend.clone(), owner.clone());
+        async move {
+            let id = format!("s{}", n / 3);
+            let member = ["a", "b", "c"][n % 3];
+            let attempt = function(&id).with_config(format!(r#"{{"{member}":[{n}]}}"#));
+            backend.begin_step(&owner, attempt).await.unwrap();
+        }
+    }))
+    .await;
+    for n in 0..40 {
+        let config = json!({"a": [3 * n], "b": [3 * n + 1], "c": [3 * n + 2]});
+        assert_eq!(f.step(&format!("s{n}")).await["config"], config);
+    }
+}
+
 #[tokio::test]
 async fn a_step_can_be_written_once_when_it_has_ended() {
     let f = Fixture::new().await;

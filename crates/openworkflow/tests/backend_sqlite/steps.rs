@@ -65,6 +65,50 @@ async fn a_step_that_never_began_is_written_whole() {
     );
 }
 
+/// The first makes the row, the others add to it: whole where a member is a list, and nothing beside it is
+/// touched. One that has ended is left alone.
+#[tokio::test]
+async fn what_is_added_to_the_config_of_an_attempt_that_runs() {
+    const CONFIG: &str = "SELECT status, config, created_at, updated_at FROM step_attempts";
+    let db = Db::new().await;
+    let owner = db.running("a", "w").await;
+    let adding = |config: &str| attempt("s", "s", StepAttemptKind::Function).with_config(config);
+    let add = async |config: &str| db.begin_step(&owner, adding(config)).await;
+    add(r#"{"at":[{"a":1,"b":null}]}"#).await.unwrap();
+    db.clock.advance(SECOND);
+    add(r#"{"at":[{"b":null,"c":2}],"x":1}"#).await.unwrap();
+    let at = text_at(SECOND);
+    let config = r#"{"at":[{"b":null,"c":2}],"x":1}"#;
+    assert_eq!(db.query(CONFIG), [format!("running|{config}|{START}|{at}")]);
+    db.clock.advance(SECOND);
+    let plain = attempt("s", "s", StepAttemptKind::Function);
+    db.begin_step(&owner, plain.clone()).await.unwrap();
+    assert_eq!(db.query(CONFIG), [format!("running|{config}|{START}|{at}")]);
+    db.execute("UPDATE step_attempts SET config = 'what is this'");
+    add(r#"{"at":[null]}"#).await.unwrap();
+    let mut end = completed("s", "1");
+    end.attempt = end.attempt.with_config(r#"{"order":1}"#);
+    db.end_step(&owner, end).await.unwrap();
+    let ended = db.query(CONFIG);
+    let at = text_at(2 * SECOND);
+    let config = r#"{"at":[null],"order":1}"#;
+    assert_eq!(ended, [format!("completed|{config}|{START}|{at}")]);
+    db.clock.advance(SECOND);
+    assert_lost(add(r#"{"at":[3]}"#).await, Interruption::LeaseLost);
+    db.begin_step(&owner, plain).await.unwrap();
+    assert_eq!(db.query(CONFIG), ended);
+    // Nor does the attempt of another run change, or a stranger write.
+    let other = db.running("b", "w").await;
+    assert_lost(
+        db.begin_step(&other, adding("{}")).await,
+        Interruption::LeaseLost,
+    );
+    let stranger = Owner::new("default", "a", "stranger", 1);
+    let new = attempt("t", "t", StepAttemptKind::Function).with_config(r#"{"at":[1]}"#);
+    assert_lost(db.begin_step(&stranger, new).await, Interruption::LeaseLost);
+    assert_eq!(db.query(CONFIG), ended);
+}
+
 #[tokio::test]
 async fn the_first_result_of_a_step_stays() {
     let db = Db::new().await;

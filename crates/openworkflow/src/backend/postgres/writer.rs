@@ -219,8 +219,8 @@ impl Inner {
     }
 
     /// What it means for a write that it changed nothing. That the attempt has begun, or has this end,
-    /// is what it was to do: the answer was lost the first time. Another end: what the owner believes
-    /// of the history is wrong.
+    /// is what it was to do: the answer was lost the first time. Another end, or one where something was
+    /// to be added: what the owner believes of the history is wrong.
     async fn unwritten(&self, write: &StepWrite) -> BackendResult<()> {
         let (owner, attempt) = (&write.owner, &write.attempt);
         let guard = Guard::new(owner);
@@ -236,9 +236,8 @@ impl Inner {
             return Err(self.ownership_lost(owner).await);
         }
         match (write.status(), status.as_deref()) {
-            ("running", Some(_))
-            | ("completed", Some("completed" | "succeeded"))
-            | ("failed", Some("failed")) => Ok(()),
+            ("running", Some(_)) if attempt.config.is_none() => Ok(()),
+            ("completed", Some("completed" | "succeeded")) | ("failed", Some("failed")) => Ok(()),
             _ => Err(BackendError::OwnershipLost {
                 reason: Interruption::LeaseLost,
             }),

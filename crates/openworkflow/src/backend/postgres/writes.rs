@@ -9,7 +9,7 @@ use super::session::{Json, Param, claim_number};
 use crate::backend::{EndedStep, NewStepAttempt, Owner};
 
 /// Writes step attempts, each under the guard of its run: the whole row where there is none yet, the
-/// result where the attempt runs. Completes runs that have no parents. Gives the ids of those written; not
+/// result where the attempt runs, and what is added to `config`. Completes runs that have no parents. Gives the ids of those written; not
 /// of those whose run is not ours, or locked by somebody.
 ///
 /// Two things are for the planner: the arrays are hidden from it, so that its plan for any length is as
@@ -87,9 +87,10 @@ pub(super) const OR_END: &str = "
         config = s.config || excluded.config,
         output = excluded.output,
         error = excluded.error,
-        finished_at = now(),
+        finished_at = excluded.finished_at,
         updated_at = now()
-    WHERE s.workflow_run_id = excluded.workflow_run_id AND excluded.status <> 'running'
+    WHERE s.workflow_run_id = excluded.workflow_run_id
+        AND (excluded.status <> 'running' OR excluded.config <> '{}')
         AND s.status NOT IN ('completed', 'succeeded', 'failed')";
 
 /// Of an attempt (`$5`) that was not written: whether its run is ours, and its status.
@@ -139,8 +140,6 @@ pub(super) struct StepWrite {
     pub(super) attempt: NewStepAttempt,
     /// `None` while it runs.
     result: Option<Result<Payload, String>>,
-    /// What is added to the column of that name.
-    config: Option<String>,
     asked: Instant,
 }
 
@@ -150,7 +149,6 @@ impl StepWrite {
             owner,
             attempt,
             result: None,
-            config: None,
             asked: Instant::now(),
         }
     }
@@ -160,7 +158,6 @@ impl StepWrite {
             owner,
             attempt: ended.attempt,
             result: Some(ended.result),
-            config: ended.config,
             asked: Instant::now(),
         }
     }
@@ -192,7 +189,7 @@ impl StepWrite {
     }
 
     pub(super) fn config(&self) -> Option<Json<&str>> {
-        self.config.as_deref().map(Json)
+        self.attempt.config.as_deref().map(Json)
     }
 
     /// For how many seconds the attempt has run. The time in the queue is not the step's.
@@ -202,12 +199,13 @@ impl StepWrite {
 
     pub(super) fn bytes(&self) -> usize {
         let context = self.attempt.context.as_ref().map_or(0, String::len);
+        let config = self.attempt.config.as_ref().map_or(0, String::len);
         let result = match &self.result {
             None => 0,
             Some(Ok(output)) => output.size(),
             Some(Err(error)) => error.len(),
         };
-        context + result
+        context + config + result
     }
 }
 

@@ -13,27 +13,47 @@ use super::rows::{self, Columns, STEP_COLUMNS, step_columns};
 use super::runs;
 use super::writer::Tx;
 
+/// How the row of an attempt that runs is made, up to what is done where there is one.
+macro_rules! insert_running {
+    () => {
+        "INSERT INTO step_attempts (namespace_id, id, workflow_run_id, step_name, kind, status,
+             config, context, started_at, created_at, updated_at)
+         VALUES (?1, ?3, ?2, ?4, ?5, 'running', ?9, ?6, ?7, ?7, ?8)
+         ON CONFLICT (namespace_id, id)"
+    };
+}
+
 pub(super) fn begin(tx: &mut Tx<'_>, owner: &Owner, attempt: &NewStepAttempt) -> OpResult<()> {
     runs::check_owner(tx, owner)?;
     let begun_at = begun_at(tx, attempt);
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO step_attempts (namespace_id, id, workflow_run_id, step_name, kind, status,
-                 config, context, started_at, created_at, updated_at)
-             VALUES (?1, ?3, ?2, ?4, ?5, 'running', '{}', ?6, ?7, ?7, ?8)
-             ON CONFLICT (namespace_id, id) DO NOTHING",
-        )?
-        .execute(params![
-            &*owner.namespace_id,
-            &*owner.run_id,
-            &*attempt.id,
-            &*attempt.step_name,
-            attempt.kind.as_str(),
-            attempt.context,
-            begun_at.as_deref().unwrap_or(tx.now_text),
-            tx.now_text,
-        ])?;
-    Ok(())
+    let sql = match attempt.config {
+        None => concat!(insert_running!(), " DO NOTHING"),
+        Some(_) => concat!(
+            insert_running!(),
+            " DO UPDATE
+              SET updated_at = excluded.updated_at,
+                  config = CASE WHEN json_valid(config) THEN json_patch(config, excluded.config)
+                      ELSE excluded.config END
+              WHERE step_attempts.workflow_run_id = excluded.workflow_run_id
+                  AND step_attempts.status NOT IN ('completed', 'failed', 'succeeded')"
+        ),
+    };
+    let written = tx.conn.prepare_cached(sql)?.execute(params![
+        &*owner.namespace_id,
+        &*owner.run_id,
+        &*attempt.id,
+        &*attempt.step_name,
+        attempt.kind.as_str(),
+        attempt.context,
+        begun_at.as_deref().unwrap_or(tx.now_text),
+        tx.now_text,
+        attempt.config.as_deref().unwrap_or("{}"),
+    ])?;
+    if written > 0 || attempt.config.is_none() {
+        return Ok(());
+    }
+    // The attempt has ended, of which its execution knows nothing.
+    runs::guard_missed(tx, owner)
 }
 
 /// The text of when an attempt began; `None` for now.
@@ -128,7 +148,7 @@ pub(super) fn end(tx: &mut Tx<'_>, owner: &Owner, ended: &EndedStep) -> OpResult
             error,
             begun_at.as_deref().unwrap_or(tx.now_text),
             tx.now_text,
-            ended.config.as_deref().unwrap_or("{}"),
+            attempt.config.as_deref().unwrap_or("{}"),
         ])?;
     if written > 0 || has_ended_so(tx, owner, attempt, &status)? {
         return Ok(());
