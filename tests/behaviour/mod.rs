@@ -25,6 +25,7 @@ mod orphans;
 mod panics;
 mod parallel;
 mod process;
+mod progress;
 mod races;
 mod refusals;
 mod replay;

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use openworkflow::{RunHandle, WorkflowSpec};
+use openworkflow::{Progress, RunHandle, WorkflowSpec};
 use openworkflow_tests::{Database, wait_until};
 
 use super::{Harness, LEASE};
 
 static SLOW: WorkflowSpec<u64, String> = WorkflowSpec::new("slow");
+static IMPORT: WorkflowSpec<u64, String> = WorkflowSpec::new("import");
 
 /// A child process that does not outlive its test.
 struct Process(Child);
@@ -131,5 +132,29 @@ async fn a_killed_worker_is_taken_over_from_after_its_lease() {
     // The process went by its own clock.
     harness.advance(LEASE * 2).await;
     assert_eq!(harness.output(&run).await, "taken over");
+    assert_eq!(harness.run(run.id()).await.attempts, 2);
+}
+
+#[tokio::test]
+async fn what_a_killed_worker_saved_of_its_progress_is_found_again() {
+    let mut harness = Harness::idle().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("under-way");
+    let run = harness.start(&IMPORT, 4711).await;
+    let mut process = Process::start(&harness, &file);
+    wait_until("the progress is saved", || async { file.exists() }).await;
+    process.signal("KILL");
+    assert!(!process.ended().await);
+    harness.start_worker(|worker| {
+        worker.workflow(IMPORT.implement(|wf, _| async move {
+            wf.run_with_progress("import", |progress: Progress<u64>| async move {
+                Ok(format!("from {:?}", progress.last()))
+            })
+            .await
+        }))
+    });
+    // The process went by its own clock.
+    harness.advance(LEASE * 2).await;
+    assert_eq!(harness.output(&run).await, "from Some(4711)");
     assert_eq!(harness.run(run.id()).await.attempts, 2);
 }

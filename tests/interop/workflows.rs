@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use openworkflow::otel::opentelemetry::Context;
 use openworkflow::otel::opentelemetry::baggage::BaggageExt;
-use openworkflow::{Error, RetryPolicy, Workflow, WorkflowContext, WorkflowSpec};
+use openworkflow::{Error, Progress, RetryPolicy, Workflow, WorkflowContext, WorkflowSpec};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -176,7 +176,10 @@ async fn flaky(wf: WorkflowContext, input: Value) -> Result<Value, Error> {
 
 async fn slow(wf: WorkflowContext, input: Value) -> Result<Value, Error> {
     let first = by(&wf, "first").await?;
-    let slow = || async {
+    let slow = |progress: Progress<Value>| async move {
+        progress
+            .save(&json!({"by": BY, "before": progress.last()}))
+            .await?;
         if let Some(hold) = input["hold"].as_str()
             && input.get("by").is_none_or(|by| by == BY)
         {
@@ -186,7 +189,7 @@ async fn slow(wf: WorkflowContext, input: Value) -> Result<Value, Error> {
         }
         Ok(BY.to_owned())
     };
-    let slow = wf.run("slow", slow).await?;
+    let slow = wf.run_with_progress("slow", slow).await?;
     Ok(json!({"first": first, "slow": slow}))
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use openworkflow::backend::StoredError;
 use openworkflow::{
-    Client, ClientError, Error, ErrorKind, Result, RetryPolicy, RunHandle, Worker, WorkerHandle,
-    Workflow, WorkflowContext, WorkflowSpec,
+    Client, ClientError, Error, ErrorKind, Progress, Result, RetryPolicy, RunHandle, Worker,
+    WorkerHandle, Workflow, WorkflowContext, WorkflowSpec,
 };
 use openworkflow_tests::faults::{Ground as _, PostgresGround};
 use serde_json::value::RawValue;
@@ -81,6 +81,25 @@ fn values(bodies: &Arc<AtomicUsize>) -> Workflow {
                     wf.sleep("nap", Duration::from_millis(1)).await?;
                     raw("1".to_owned())
                 }
+                "progress" => {
+                    let body = |progress: Progress<Box<RawValue>>| async move {
+                        progress.save(&raw("1".to_owned())?).await?;
+                        // Two, of which the one before is kept where the last is refused.
+                        let (kept, refused) = (raw("2".to_owned())?, raw(json)?);
+                        let saves = [
+                            progress.save(&raw("1".to_owned())?),
+                            progress.save(&kept),
+                            progress.save(&refused),
+                        ];
+                        let saved = futures::future::join_all(saves).await;
+                        assert!(saved[0].is_ok() && saved[1].is_ok(), "{saved:?}");
+                        raw(serde_json::to_string(
+                            saved[2].as_ref().unwrap_err().message(),
+                        )?)
+                    };
+                    let step = wf.run_with_progress("make", body);
+                    step.retry(RetryPolicy::none()).await
+                }
                 "output" => raw(json),
                 "signal" => {
                     wf.send_signal("anybody", &raw(json)?).await?;
@@ -125,6 +144,17 @@ async fn a_value_that_the_server_refuses_fails_what_it_belongs_to() {
         run.result_within(PATIENCE).await.unwrap();
         let steps = bench.client.list_steps(run.id()).await.unwrap().items;
         assert_eq!(steps[0].status.as_str(), "failed");
+
+        let run = bench.start("progress", json).await;
+        let message = run.result_within(PATIENCE).await.unwrap();
+        for part in ["the progress of step", "cannot be stored"] {
+            assert!(message.get().contains(part), "{part} in {message}");
+        }
+        let steps = bench.client.list_steps(run.id()).await.unwrap().items;
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(steps[0].config.as_ref().unwrap()).unwrap(),
+            serde_json::json!({"progress": [2], "order": 1})
+        );
     }
     // Neither the policy of the step nor a replay ran a body again.
     assert_eq!(bench.bodies.load(Ordering::SeqCst), REFUSED.len() * 2);

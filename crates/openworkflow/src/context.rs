@@ -12,6 +12,7 @@ use workflow_core::{Execution, Result};
 use crate::cancellation::Cancellation;
 use crate::execution::ExecutionState;
 use crate::payload::{self, Subject};
+use crate::progress::Progress;
 use crate::step::{
     RunStep, RunWorkflowConfig, RunWorkflowStep, SendSignalStep, SleepStep, WaitForSignalStep,
 };
@@ -87,6 +88,64 @@ impl WorkflowContext {
         Fut: Future<Output = Result<T>> + Send + 'a,
     {
         RunStep::new(Arc::clone(&self.0), name.into(), body)
+    }
+
+    /// As [`run`](Self::run), for a function that works for long: it can save how far it got, and the next
+    /// attempt at the step goes on from there. That may be after its worker died, was stopped or lost the
+    /// run, or after the function failed and is tried again.
+    ///
+    /// ```
+    /// use openworkflow::{Client, Error, Progress, Sqlite, Worker, WorkflowSpec};
+    ///
+    /// static IMPORT: WorkflowSpec<u64, u64> = WorkflowSpec::new("import");
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let import = IMPORT.implement(|wf, rows: u64| async move {
+    ///     let import = wf.run_with_progress("import", |progress: Progress<u64>| async move {
+    ///         let from = progress.last().copied().unwrap_or(0);
+    ///         for row in from..rows {
+    ///             // Import the row here.
+    ///             if row % 100 == 99 {
+    ///                 progress.save(&(row + 1)).await?;
+    ///             }
+    ///             if from == 0 && row == 250 {
+    ///                 return Err(Error::new("Unplugged", "the disk is gone"));
+    ///             }
+    ///         }
+    ///         Ok(rows - from)
+    ///     });
+    ///     import.await
+    /// });
+    /// # let store = Sqlite::open_in_memory().await?;
+    /// # let mut worker = Worker::builder(store.clone()).workflow(import).build()?.start();
+    /// let run = Client::new(store).start(&IMPORT, &300).await?;
+    /// // The second attempt began at row 200.
+    /// assert_eq!(run.result().await?, 100);
+    /// # worker.stop().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// The function still runs at least once, and what it did after it saved last it does again. `P` is read
+    /// by code of later versions, too: where that cannot read it, the run is put back, with an error in the
+    /// log and on the run, until it can. It is kept with the attempt, not with the result; other steps have
+    /// their own.
+    ///
+    /// # Errors
+    ///
+    /// As for [`run`](Self::run). [`Progress::save`] has its own.
+    pub fn run_with_progress<'a, P, T, F, Fut>(
+        &self,
+        name: impl Into<String>,
+        body: F,
+    ) -> RunStep<'a, T>
+    where
+        P: Serialize + DeserializeOwned + Send + Sync + 'a,
+        T: Serialize + DeserializeOwned + Send + 'a,
+        F: FnOnce(Progress<P>) -> Fut + Send + 'a,
+        Fut: Future<Output = Result<T>> + Send + 'a,
+    {
+        RunStep::with_progress(Arc::clone(&self.0), name.into(), body)
     }
 
     /// Sleeps for a duration, or until an instant. The run parks meanwhile and costs nothing.

@@ -60,6 +60,7 @@ mod log;
 mod name;
 mod naming;
 mod payload;
+mod progress;
 mod race;
 mod retry;
 mod step;
@@ -82,6 +83,7 @@ pub use clock::{Clock, ClockOffset};
 pub use context::WorkflowContext;
 pub use join_set::JoinSet;
 pub use layer::{StepLayer, StepRequest, StepService, StepServiceFuture};
+pub use progress::Progress;
 #[doc(hidden)]
 pub use race::macros as __race;
 pub use retry::RetryPolicy;

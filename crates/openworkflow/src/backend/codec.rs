@@ -303,13 +303,28 @@ pub(crate) fn decode_wait_context(json: Option<&str>) -> WaitContext {
 /// What this library keeps in the column `config` of a step attempt, which no other reads.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct StepConfig {
+pub(crate) struct StepConfig<'a> {
     /// Where the result stands among those that the workflow's code observed.
     pub(crate) order: Option<u32>,
     /// Whether it is a wait that the code gave up for good.
     pub(crate) withdrawn: bool,
     /// The child that the attempt was linked to. The link itself goes when the child is deleted.
     pub(crate) child: Option<String>,
+    /// What the step saved last, as [`encode_progress`] wrote it.
+    #[serde(borrow)]
+    progress: Option<&'a RawValue>,
+}
+
+impl StepConfig<'_> {
+    /// What the attempt saved last. Something else than was written here is given as it stands, to be
+    /// found unfit rather than passed over.
+    pub(crate) fn progress(&self) -> Option<Payload> {
+        let json = self.progress?.get();
+        let saved = serde_json::from_str::<[&RawValue; 1]>(json);
+        Some(Payload::from_json(
+            saved.map_or(json, |[saved]| saved.get()),
+        ))
+    }
 }
 
 /// What this library keeps in the column `config` of a run, which no other reads.
@@ -342,8 +357,14 @@ pub(crate) fn encode_withdrawn() -> String {
     r#"{"withdrawn":true}"#.to_owned()
 }
 
+/// In a list of one: SQLite merges an object into the one that it is to replace, and drops what is null in
+/// it, but takes a list as it is.
+pub(crate) fn encode_progress(progress: &Payload) -> String {
+    format!(r#"{{"progress":[{}]}}"#, progress.expose())
+}
+
 /// Reads the column `config`, as far as it can be read.
-pub(crate) fn decode_step_config(json: Option<&str>) -> StepConfig {
+pub(crate) fn decode_step_config(json: Option<&str>) -> StepConfig<'_> {
     json.and_then(|json| serde_json::from_str(json).ok())
         .unwrap_or_default()
 }

@@ -31,6 +31,8 @@ pub(crate) struct OpenStep {
     pub(crate) failures: u32,
     pub(crate) last_failure: Option<Failure>,
     pub(crate) running: Option<RunningAttempt>,
+    /// What its last attempt that saved something saved last.
+    pub(crate) progress: Option<Payload>,
 }
 
 #[derive(Debug)]
@@ -165,6 +167,9 @@ impl StepHistory {
             PriorAttempts::Open(open) => open,
             _ => Box::default(),
         };
+        if let Some(progress) = config.progress() {
+            open.progress = Some(progress);
+        }
         if attempt.status == StepStatus::Failed {
             open.failures += 1;
             open.last_failure = Some(Failure {

@@ -438,18 +438,38 @@ impl ExecutionState {
         F: Fn() -> Fut,
         Fut: Future<Output = BackendResult<T>>,
     {
-        match retry_transient(operation).await {
+        match self.try_commit(operation).await {
             Ok(value) => value,
-            Err(BackendError::OwnershipLost { reason }) => self.interrupt(reason).await,
+            Err(_) => never().await,
+        }
+    }
+
+    /// As [`commit`](Self::commit), for work that is not part of the execution's own: an error where the
+    /// execution is interrupted.
+    pub(crate) async fn try_commit<T, F, Fut>(
+        &self,
+        operation: F,
+    ) -> std::result::Result<T, Interruption>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = BackendResult<T>>,
+    {
+        let reason = match retry_transient(operation).await {
+            Ok(value) => return Ok(value),
+            Err(BackendError::OwnershipLost { reason }) => reason,
             Err(error) => {
                 tracing::error!(
                     workflow_run.id = &*self.owner.run_id,
                     %error,
                     "cannot write the run; it is left until its lease runs out"
                 );
-                self.interrupt(Interruption::LeaseLost).await
+                Interruption::LeaseLost
             }
-        }
+        };
+        // A second reason is no news.
+        let _ = self.interruption.set(reason);
+        self.interrupted.notify_one();
+        Err(reason)
     }
 
     /// As [`commit`](Self::commit), of something that stores a value of the user's: an error where the
@@ -463,19 +483,8 @@ impl ExecutionState {
         F: Fn() -> Fut,
         Fut: Future<Output = BackendResult<T>>,
     {
-        let attempt = async || match operation().await {
-            Err(BackendError::ValueRefused { problem, .. }) => Ok(Err(problem)),
-            result => result.map(Ok),
-        };
-        let stored: std::result::Result<T, String> = self.commit(attempt).await;
+        let stored = self.commit(async || refusal_apart(operation().await)).await;
         stored.map_err(|problem| payload::refused(subject(), &problem))
-    }
-
-    async fn interrupt(&self, reason: Interruption) -> ! {
-        // A second reason is no news.
-        let _ = self.interruption.set(reason);
-        self.interrupted.notify_one();
-        never().await
     }
 
     /// Resolves when the execution is to be dropped.
@@ -539,6 +548,16 @@ impl ExecutionState {
     pub(crate) async fn begin_step(&self, attempt: &NewStepAttempt) {
         self.commit(|| self.backend.begin_step(&self.owner, attempt.clone()))
             .await;
+    }
+
+    /// Adds the `config` of an attempt that runs to its row, which it makes where there is none yet. The
+    /// inner error is the database's, about the value.
+    pub(crate) async fn save_in_step(
+        &self,
+        attempt: &NewStepAttempt,
+    ) -> std::result::Result<std::result::Result<(), String>, Interruption> {
+        let save = || self.backend.begin_step(&self.owner, attempt.clone());
+        self.try_commit(async || refusal_apart(save().await)).await
     }
 
     pub(crate) async fn complete_step(
@@ -654,6 +673,14 @@ pub(crate) fn new_id() -> Arc<str> {
 async fn never() -> ! {
     std::future::pending::<std::convert::Infallible>().await;
     unreachable!("a pending future does not resolve")
+}
+
+/// Takes what the database says of a value that it refuses for a result: another try comes to the same.
+fn refusal_apart<T>(result: BackendResult<T>) -> BackendResult<std::result::Result<T, String>> {
+    match result {
+        Err(BackendError::ValueRefused { problem, .. }) => Ok(Err(problem)),
+        result => result.map(Ok),
+    }
 }
 
 /// Tries `operation` again, ever more slowly, while its error is a passing one.

@@ -18,6 +18,7 @@ use crate::backend::{NewStepAttempt, StepAttemptKind};
 use crate::execution::{Entered, ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
 use crate::naming;
 use crate::payload::{self, Subject};
+use crate::progress::{Progress, Saves};
 use crate::retry::{RetryDecision, RetryPolicy};
 use crate::when::When;
 
@@ -25,7 +26,8 @@ use crate::when::When;
 /// with its result, which halves what it costs.
 const RUNNING_ROW_AFTER: Duration = Duration::from_millis(10);
 
-/// A function as a step; see [`WorkflowContext::run`](crate::WorkflowContext::run).
+/// A function as a step; see [`WorkflowContext::run`](crate::WorkflowContext::run) and
+/// [`run_with_progress`](crate::WorkflowContext::run_with_progress).
 #[must_use = "a step does nothing unless awaited"]
 pub struct RunStep<'a, T>(Lazy<'a, Config<'a>, Result<T>>);
 
@@ -34,8 +36,18 @@ struct Config<'a> {
     name: String,
     policy: RetryPolicy,
     timeout: Option<When>,
-    body: BoxFuture<'a, Result<Payload>>,
+    body: Body<'a>,
 }
+
+enum Body<'a> {
+    Plain(BoxFuture<'a, Result<Payload>>),
+    /// Made of what an earlier attempt saved, unless that cannot be read.
+    WithProgress(MakeBody<'a>),
+}
+
+type MakeBody<'a> = Box<
+    dyn FnOnce(Option<Payload>, Arc<Saves>) -> Result<BoxFuture<'a, Result<Payload>>> + Send + 'a,
+>;
 
 impl<'a, T> RunStep<'a, T>
 where
@@ -46,10 +58,27 @@ where
         F: FnOnce() -> Fut + Send + 'a,
         Fut: Future<Output = Result<T>> + Send + 'a,
     {
-        let body = Box::pin(async move {
-            let result = body().await.map_err(naming::by_cause)?;
-            payload::encode(&result, "the step's result")
+        Self::of(state, name, Body::Plain(encoded(body)))
+    }
+
+    pub(crate) fn with_progress<P, F, Fut>(
+        state: Arc<ExecutionState>,
+        name: String,
+        body: F,
+    ) -> Self
+    where
+        P: DeserializeOwned + Send + Sync + 'a,
+        F: FnOnce(Progress<P>) -> Fut + Send + 'a,
+        Fut: Future<Output = Result<T>> + Send + 'a,
+    {
+        let make: MakeBody<'a> = Box::new(|last: Option<Payload>, saves| {
+            let progress = Progress::new(last.as_ref(), saves)?;
+            Ok(encoded(move || body(progress)))
         });
+        Self::of(state, name, Body::WithProgress(make))
+    }
+
+    fn of(state: Arc<ExecutionState>, name: String, body: Body<'a>) -> Self {
         Self(Lazy::Configured(Config {
             state,
             name,
@@ -116,6 +145,19 @@ impl<T> fmt::Debug for RunStep<'_, T> {
     }
 }
 
+/// The function, with its result as JSON.
+fn encoded<'a, T, F, Fut>(body: F) -> BoxFuture<'a, Result<Payload>>
+where
+    T: Serialize,
+    F: FnOnce() -> Fut + Send + 'a,
+    Fut: Future<Output = Result<T>> + Send + 'a,
+{
+    Box::pin(async move {
+        let result = body().await.map_err(naming::by_cause)?;
+        payload::encode(&result, "the step's result")
+    })
+}
+
 async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
     let Config {
         state,
@@ -139,14 +181,14 @@ async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
         prior,
         turn,
     } = entered;
-    let prior_failures = match prior {
+    let (prior_failures, progress) = match prior {
         PriorAttempts::Completed(output) => {
             observe(turn).await;
             let value = payload::decode_stored(&output, subject(&name));
             return Ok(state.read_back(value, name).await);
         }
         PriorAttempts::Withdrawn => state.withdrawn().await,
-        PriorAttempts::None => 0,
+        PriorAttempts::None => (0, None),
         PriorAttempts::Open(open) => {
             if let Some(failure) = &open.last_failure {
                 let error = failure.error.to_error(ErrorKind::Application);
@@ -161,12 +203,20 @@ async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
                     decision => return Err(follow(&state, &name, error, decision, turn).await),
                 }
             }
-            open.failures
+            (open.failures, open.progress)
         }
     };
     drop(turn);
 
     state.begin(place).await;
+    let (body, saves) = match body {
+        Body::Plain(body) => (body, None),
+        Body::WithProgress(make) => {
+            let saves = Saves::new(&state.owner.run_id, &name);
+            let made = make(progress, Arc::clone(&saves));
+            (state.read_back(made, Arc::clone(&name)).await, Some(saves))
+        }
+    };
     let body = match limit {
         Some(limit) => Box::pin(limited(body, Arc::clone(&name), limit)),
         None => body,
@@ -174,8 +224,15 @@ async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
     let attempt_id = state.new_attempt_id().await;
     let mut attempt = NewStepAttempt::new(attempt_id, name, StepAttemptKind::Function, None);
     let at_work = state.at_work();
+    let saves = saves.map(|saves| saves.open(&state, &attempt));
     let result: Result<(T, Payload)> = at_work
-        .during(work(&state, &mut attempt, prior_failures, body))
+        .during(async {
+            let result = work(&state, &mut attempt, prior_failures, body).await;
+            if let Some(saves) = saves {
+                saves.close().await;
+            }
+            result
+        })
         .await;
     match result {
         Ok((value, output)) => {

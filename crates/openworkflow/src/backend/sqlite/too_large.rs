@@ -9,7 +9,7 @@ use rusqlite::limits::Limit;
 use super::Sqlite;
 use super::writer::Isolation;
 use crate::backend::StoredError;
-use crate::{Client, ClientError, ErrorKind, RetryPolicy, Worker, WorkflowSpec};
+use crate::{Client, ClientError, ErrorKind, Progress, RetryPolicy, Worker, WorkflowSpec};
 
 /// What it does with how many bytes.
 static VALUES: WorkflowSpec<(String, usize), String> = WorkflowSpec::new("values");
@@ -41,6 +41,15 @@ async fn a_value_that_is_too_large_fails_what_it_belongs_to() {
             };
             match &*what {
                 "result" => wf.run("make", made).retry(RetryPolicy::attempts(5)).await,
+                "progress" => {
+                    wf.run_with_progress("make", |progress: Progress<String>| async move {
+                        progress.save(&"small".to_owned()).await?;
+                        let error = progress.save(&"x".repeat(size)).await.unwrap_err();
+                        assert_eq!(error.kind(), ErrorKind::InvalidPayload);
+                        Ok(error.message().to_owned())
+                    })
+                    .await
+                }
                 "caught" => {
                     let error = wf.run("make", made).await.unwrap_err();
                     assert_eq!(error.kind(), ErrorKind::InvalidPayload);
@@ -86,6 +95,17 @@ async fn a_value_that_is_too_large_fails_what_it_belongs_to() {
         caught.unwrap().result_within(PATIENCE).await.unwrap(),
         "small"
     );
+    let progress = client
+        .start(&VALUES, &("progress".to_owned(), TOO_MANY))
+        .await
+        .unwrap();
+    let message = progress.result_within(PATIENCE).await.unwrap();
+    for part in ["the progress of step \"make\"", "too big"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    let steps = client.list_steps(progress.id()).await.unwrap().items;
+    let kept = Some(r#"{"progress":["small"],"order":1}"#);
+    assert_eq!(steps[0].config.as_deref(), kept);
     let input = "y".repeat(TOO_MANY);
     let refused = client.start(&VALUES, &(input, 1)).await.unwrap_err();
     assert!(matches!(refused, ClientError::Invalid(_)), "{refused:?}");
