@@ -224,13 +224,13 @@ pub(crate) struct OpenSaves(Arc<Saves>);
 impl OpenSaves {
     /// Takes no more saves, and waits for those that were asked for.
     pub(crate) async fn close(self) {
-        let idle = self.0.idle.notified();
-        let writing = {
-            let mut queue = self.0.lock();
-            queue.open = None;
-            queue.writing
-        };
-        if writing {
+        self.0.lock().open = None;
+        loop {
+            let idle = self.0.idle.notified();
+            if !self.0.lock().writing {
+                return;
+            }
+            // May tell of the task before the one that is writing now.
             idle.await;
         }
     }

@@ -9,8 +9,8 @@ use super::session::{Json, Param, claim_number};
 use crate::backend::{EndedStep, NewStepAttempt, Owner};
 
 /// Writes step attempts, each under the guard of its run: the whole row where there is none yet, the
-/// result where the attempt runs, and what is added to `config`. Completes runs that have no parents. Gives the ids of those written; not
-/// of those whose run is not ours, or locked by somebody.
+/// result where the attempt runs, and what is added to `config`. Completes runs that have no parents.
+/// Gives the ids of those written; not of those whose run is not ours, or locked by somebody.
 ///
 /// Two things are for the planner: the arrays are hidden from it, so that its plan for any length is as
 /// good to it as one for each, and made once; and runs are looked up one by one, since a plan that
