@@ -7,7 +7,9 @@ mod attention;
 mod driver;
 mod history;
 mod order;
+mod withdrawing;
 mod work;
+mod writes;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
@@ -23,28 +25,24 @@ use workflow_core::{
     StepOutcome, StepPhase,
 };
 
-use crate::backend::codec::{self, STEP_LIMIT};
-use crate::backend::{
-    Backend, BackendError, BackendResult, EndedStep, NewStepAttempt, Owner, StepAttemptKind,
-};
+use crate::backend::codec::STEP_LIMIT;
+use crate::backend::{Backend, BackendError, EndedStep, NewStepAttempt, Owner, StepAttemptKind};
 use crate::cancellation::{Canceler, Cancellation};
 use crate::lease::{Lease, Moment};
+use crate::log;
 use crate::name::{self, StepNames};
 use crate::retry::RetryPolicy;
-use crate::{log, payload};
 
 pub(crate) use driver::{Driver, DriverEnd};
 pub(crate) use history::{OpenStep, PriorAttempts, RunningAttempt, StepHistory};
 pub(crate) use order::Turn;
+pub(crate) use withdrawing::StandingWait;
 pub(crate) use work::AtWork;
+pub(crate) use writes::retry_transient;
 
 use driver::DriverWaker;
 use order::Order;
 use work::{Deferred, Works};
-
-/// How long an operation that the database could not carry out is tried again. After that the lease
-/// has run out and another worker may have the run.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a run is left alone that cannot be executed before somebody mends something.
 pub(crate) const MEND_RETRY: RetryPolicy = RetryPolicy::unlimited()
@@ -338,20 +336,6 @@ impl ExecutionState {
         self.lock().history.clear_waiter(signal);
     }
 
-    /// A wait that stands in the database, or is about to.
-    pub(crate) fn standing(self: &Arc<Self>, attempt: &NewStepAttempt) -> StandingWait {
-        let closed = attempt.clone().with_config(codec::encode_withdrawn());
-        StandingWait {
-            state: Arc::clone(self),
-            closed: EndedStep::new(closed, Ok(Payload::NULL)),
-        }
-    }
-
-    /// Waits for nothing, as a wait that the code has withdrawn: never resolves.
-    pub(crate) async fn withdrawn(&self) -> ! {
-        never().await
-    }
-
     /// Puts the run back until somebody mends its code or its rows: never resolves. User code cannot
     /// catch it, and observes nothing more in this execution.
     pub(crate) async fn stop(&self, error: Error) -> ! {
@@ -430,63 +414,6 @@ impl ExecutionState {
         never().await
     }
 
-    /// Carries out an operation of the backend. Tries again while the database is only busy or out
-    /// of reach. Never resolves where the run is no longer ours, or the operation failed for good:
-    /// the execution is then interrupted, and nothing more is written.
-    pub(crate) async fn commit<T, F, Fut>(&self, operation: F) -> T
-    where
-        F: Fn() -> Fut,
-        Fut: Future<Output = BackendResult<T>>,
-    {
-        match self.try_commit(operation).await {
-            Ok(value) => value,
-            Err(_) => never().await,
-        }
-    }
-
-    /// As [`commit`](Self::commit), for work that is not part of the execution's own: an error where the
-    /// execution is interrupted.
-    pub(crate) async fn try_commit<T, F, Fut>(
-        &self,
-        operation: F,
-    ) -> std::result::Result<T, Interruption>
-    where
-        F: Fn() -> Fut,
-        Fut: Future<Output = BackendResult<T>>,
-    {
-        let reason = match retry_transient(operation).await {
-            Ok(value) => return Ok(value),
-            Err(BackendError::OwnershipLost { reason }) => reason,
-            Err(error) => {
-                tracing::error!(
-                    workflow_run.id = &*self.owner.run_id,
-                    %error,
-                    "cannot write the run; it is left until its lease runs out"
-                );
-                Interruption::LeaseLost
-            }
-        };
-        // A second reason is no news.
-        let _ = self.interruption.set(reason);
-        self.interrupted.notify_one();
-        Err(reason)
-    }
-
-    /// As [`commit`](Self::commit), of something that stores a value of the user's: an error where the
-    /// database refuses that. `subject` begins its message.
-    pub(crate) async fn store<T, F, Fut>(
-        &self,
-        subject: impl FnOnce() -> String,
-        operation: F,
-    ) -> Result<T>
-    where
-        F: Fn() -> Fut,
-        Fut: Future<Output = BackendResult<T>>,
-    {
-        let stored = self.commit(async || refusal_apart(operation().await)).await;
-        stored.map_err(|problem| payload::refused(subject(), &problem))
-    }
-
     /// Resolves when the execution is to be dropped.
     pub(crate) async fn interrupted(&self) -> Interruption {
         loop {
@@ -544,100 +471,6 @@ impl ExecutionState {
         }
         self.lock().canceler.over(reason);
     }
-
-    pub(crate) async fn begin_step(&self, attempt: &NewStepAttempt) {
-        self.commit(|| self.backend.begin_step(&self.owner, attempt.clone()))
-            .await;
-    }
-
-    /// Adds the `config` of an attempt that runs to its row, which it makes where there is none yet. The
-    /// inner error is the database's, about the value.
-    pub(crate) async fn save_in_step(
-        &self,
-        attempt: &NewStepAttempt,
-    ) -> std::result::Result<std::result::Result<(), String>, Interruption> {
-        let save = || self.backend.begin_step(&self.owner, attempt.clone());
-        self.try_commit(async || refusal_apart(save().await)).await
-    }
-
-    pub(crate) async fn complete_step(
-        &self,
-        attempt: &NewStepAttempt,
-        output: &Payload,
-        turn: &Turn,
-    ) -> Result<()> {
-        let subject = || format!("the result of step {:?}", attempt.step_name);
-        self.store(subject, || {
-            let ended = EndedStep::new(numbered(attempt, Some(turn)), Ok(output.clone()));
-            self.backend.end_step(&self.owner, ended)
-        })
-        .await
-    }
-
-    /// Records a failure, which is the `at_work`'s. One that the code is told of has a turn.
-    pub(crate) async fn fail_step(
-        &self,
-        at_work: &mut AtWork,
-        attempt: &NewStepAttempt,
-        error: &Error,
-        turn: Option<&Turn>,
-    ) {
-        let error = codec::encode_step_error(error);
-        let ended = EndedStep::new(numbered(attempt, turn), Err(error));
-        at_work.closes_with(&ended);
-        let write = self.commit(|| self.backend.end_step(&self.owner, ended.clone()));
-        at_work.during(write).await;
-    }
-
-    /// Collects the waits that the code gives up while `drops` runs.
-    pub(crate) fn collect_withdrawn(&self, drops: impl FnOnce()) -> Vec<EndedStep> {
-        let outer = self.lock().withdrawing.replace(Vec::new());
-        drops();
-        let mut inner = self.lock();
-        let collected = std::mem::replace(&mut inner.withdrawing, outer);
-        collected.unwrap_or_default()
-    }
-
-    /// Closes the rows of waits that the code has given up, so that nothing is delivered to them.
-    pub(crate) async fn withdraw(self: &Arc<Self>, waits: Vec<EndedStep>) {
-        if waits.is_empty() {
-            return;
-        }
-        let names: HashSet<_> = waits
-            .iter()
-            .map(|wait| Arc::clone(&wait.attempt.step_name))
-            .collect();
-        let at_work = self.at_work_withdrawing();
-        let closed = waits.into_iter().map(|wait| async move {
-            self.commit(|| self.backend.end_step(&self.owner, wait.clone()))
-                .await;
-        });
-        at_work.during(futures_util::future::join_all(closed)).await;
-        self.lock().history.clear_waiters(&names);
-    }
-}
-
-/// The code awaits a wait whose row may stand in the database while this lives.
-pub(crate) struct StandingWait {
-    state: Arc<ExecutionState>,
-    /// How its row is closed where the code withdraws it.
-    closed: EndedStep,
-}
-
-impl StandingWait {
-    /// Waits until a later execution: never resolves. The run may park.
-    pub(crate) async fn wait(&self, until: SystemTime) -> ! {
-        let attempt = self.closed.attempt.clone();
-        self.state.pend(Pending::Wait { attempt, until }).await
-    }
-}
-
-impl Drop for StandingWait {
-    fn drop(&mut self) {
-        if let Some(withdrawing) = &mut self.state.lock().withdrawing {
-            withdrawing.push(self.closed.clone());
-        }
-    }
 }
 
 struct Registered<'a> {
@@ -653,15 +486,6 @@ impl Drop for Registered<'_> {
     }
 }
 
-/// An attempt with the number of its result, where that has one.
-fn numbered(attempt: &NewStepAttempt, turn: Option<&Turn>) -> NewStepAttempt {
-    let attempt = attempt.clone();
-    match turn.and_then(Turn::number) {
-        Some(number) => attempt.with_config(codec::encode_order(number)),
-        None => attempt,
-    }
-}
-
 /// A new id: a UUID in lower case, of version 7, so that ids made one after the other are neighbours
 /// in the indexes. A random one (the protocol takes any text) costs a step a page of its own in each
 /// commit, which halves what SQLite does per second.
@@ -673,34 +497,6 @@ pub(crate) fn new_id() -> Arc<str> {
 async fn never() -> ! {
     std::future::pending::<std::convert::Infallible>().await;
     unreachable!("a pending future does not resolve")
-}
-
-/// Takes what the database says of a value that it refuses for a result: another try comes to the same.
-fn refusal_apart<T>(result: BackendResult<T>) -> BackendResult<std::result::Result<T, String>> {
-    match result {
-        Err(BackendError::ValueRefused { problem, .. }) => Ok(Err(problem)),
-        result => result.map(Ok),
-    }
-}
-
-/// Tries `operation` again, ever more slowly, while its error is a passing one.
-pub(crate) async fn retry_transient<T, F, Fut>(operation: F) -> BackendResult<T>
-where
-    F: Fn() -> Fut,
-    Fut: Future<Output = BackendResult<T>>,
-{
-    let begin = tokio::time::Instant::now();
-    let mut delay = Duration::from_millis(20);
-    loop {
-        match operation().await {
-            Err(error) if error.is_transient() && begin.elapsed() < COMMIT_PATIENCE => {
-                tracing::warn!(%error, "the database could not carry out an operation; trying again");
-                tokio::time::sleep(delay).await;
-                delay = (delay * 2).min(Duration::from_secs(1));
-            }
-            result => return result,
-        }
-    }
 }
 
 /// The kind, phase and outcome that go with each other are the engine's to check: an interceptor may
