@@ -52,4 +52,18 @@ async fn operations_read_no_more_of_many_rows_than_of_few() {
             excessive.join("\n")
         );
     }
+
+    // Signals for which many runs waited that are over: a thousand waits are closed each time.
+    for statement in scale::abandon(Dialect::Sqlite, ROWS) {
+        admin.execute_batch(&statement).unwrap();
+    }
+    for _ in 0..ROWS / 1000 {
+        let sent = scale::signal_the_abandoned(&early, &mut ignored).await;
+        sent.unwrap();
+    }
+    let mut read = PagesRead::new(&file, MOST);
+    let sent = scale::signal_the_abandoned(&early, &mut read).await;
+    sent.unwrap();
+    let excessive = read.readings().excessive();
+    assert!(excessive.is_empty(), "{}", excessive.join("\n"));
 }

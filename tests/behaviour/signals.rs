@@ -343,6 +343,10 @@ async fn a_canceled_waiter_receives_nothing() {
     assert!(received.is_empty(), "{received:?}");
     assert!(harness.db.signals().await.is_empty());
     assert_eq!(harness.run(run.id()).await.status, "canceled");
+    // Nobody reads the wait again.
+    let step = harness.step(run.id(), "go").await.remove(0);
+    assert_eq!((step.status.as_str(), step.output), ("completed", None));
+    harness.assert_after_now(step.finished_at, std::time::Duration::ZERO);
 }
 
 #[tokio::test]

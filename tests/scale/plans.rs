@@ -7,10 +7,10 @@ use openworkflow_tests::postgres_server::{self, Server};
 use openworkflow_tests::scale::{self, Amount, Dialect, Explained, State};
 
 /// Runs in each state.
-const ROWS: u32 = 3_000;
+pub(crate) const ROWS: u32 = 3_000;
 
 /// Enough for any operation on a few rows, and for none that reads all rows of one state.
-const MOST: Amount = Amount {
+pub(crate) const MOST: Amount = Amount {
     rows: 500.0,
     blocks: 500.0,
 };
@@ -18,14 +18,14 @@ const MOST: Amount = Amount {
 /// How long plans may be behind the tables.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Site {
-    server: Server,
+pub(crate) struct Site {
+    pub(crate) server: Server,
     schema: String,
     admin: tokio_postgres::Client,
 }
 
 impl Site {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let server = scale::server();
         let admin = postgres_server::connect(&server.url()).await;
         let site = Self {
@@ -41,12 +41,12 @@ impl Site {
         site
     }
 
-    async fn sql(&self, sql: &str) {
+    pub(crate) async fn sql(&self, sql: &str) {
         let done = self.admin.batch_execute(sql).await;
         done.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
-    async fn open(&self, name: &str) -> Postgres {
+    pub(crate) async fn open(&self, name: &str) -> Postgres {
         let options = Postgres::options()
             .url(self.server.url())
             .schema(&self.schema);

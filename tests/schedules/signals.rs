@@ -19,6 +19,7 @@ on_both_databases! {
     typescript_sends_and_we_park
     we_send_and_typescript_parks
     typescript_and_we_send
+    typescript_and_we_send_where_a_run_is_over
 }
 
 async fn a_run_begins_to_wait_and_parks(play: &mut Play<'_>) {
@@ -252,4 +253,28 @@ async fn typescript_and_we_send(play: &mut Play<'_>) {
     received.sort();
     assert_eq!(received, ["a", "b"], "each wait is served once");
     assert!(play.is_due("a").await && play.is_due("b").await);
+}
+
+async fn typescript_and_we_send_where_a_run_is_over(play: &mut Play<'_>) {
+    play.parked("a", "go").await;
+    play.parked("over", "go").await;
+    let canceled = play.backend().cancel_run(&play.namespace(), "over").await;
+    canceled.unwrap();
+    let signal = play.signal("go");
+    let ours = play.actor("sends", async move |db| {
+        db.send_signal(signal).await.unwrap()
+    });
+    let theirs = play
+        .peer("sends, too", async |peer| peer.send_signal("go").await)
+        .await;
+    play.run().await;
+    let (ours, theirs) = (ours.get(), theirs.get());
+    assert!(ours == &["a"] || ours.is_empty(), "{ours:?}");
+    let is_theirs = theirs.contains(&"a".to_owned());
+    assert_eq!(ours.is_empty(), is_theirs, "each wait is served once");
+    // The wait of the other stays open where TypeScript had it locked, until the next signal.
+    play.backend().send_signal(play.signal("go")).await.unwrap();
+    let history = play.backend().load_history(&play.namespace(), "over").await;
+    let wait = history.unwrap().attempts.remove(0);
+    assert_eq!(wait.status.as_str(), "completed");
 }

@@ -331,3 +331,41 @@ pub fn expire(dialect: Dialect, rows: u32) -> String {
         ),
     )
 }
+
+/// What [`abandon`]ed runs wait for.
+pub const ABANDONED: &str = "abandoned";
+
+/// The statements that make canceled runs which still wait for one signal. Every second wait has received
+/// it, as from OpenWorkflow for TypeScript.
+#[must_use]
+pub fn abandon(dialect: Dialect, rows: u32) -> Vec<String> {
+    let now = dialect.time("0");
+    let context = format!(r#"{{"kind":"signal-wait","signal":"{ABANDONED}","timeoutAt":null}}"#);
+    vec![
+        dialect.each(
+            rows,
+            "workflow_runs (namespace_id, id, workflow_name, status, config, attempts, finished_at,
+                 created_at, updated_at)",
+            &format!(
+                "'default', 'abandoned-' || n, 'other-0', 'canceled', '{{}}', 1, {now}, {now}, {now}"
+            ),
+        ),
+        dialect.each(
+            rows,
+            "step_attempts (namespace_id, id, workflow_run_id, step_name, kind, status, config,
+                 context, created_at, updated_at)",
+            &format!(
+                "'default', 'abandoned-step-' || n, 'abandoned-' || n, 'step', 'signal-wait',
+                 'running', '{{}}', '{context}', {now}, {now}"
+            ),
+        ),
+        dialect.each(
+            rows / 2,
+            "workflow_signals (namespace_id, id, signal, workflow_run_id, step_attempt_id, created_at)",
+            &format!(
+                "'default', 'abandoned-signal-' || n, '{ABANDONED}', 'abandoned-' || (n * 2),
+                 'abandoned-step-' || (n * 2), {now}"
+            ),
+        ),
+    ]
+}

@@ -8,8 +8,10 @@ mod readings;
 mod times;
 
 pub use explained::{Explained, server};
-pub use fill::{Dialect, MINE, OTHERS, STATES, State, VERSION, expire, fill, fill_some};
-pub use operations::{Meter, claim_of, operate};
+pub use fill::{
+    ABANDONED, Dialect, MINE, OTHERS, STATES, State, VERSION, abandon, expire, fill, fill_some,
+};
+pub use operations::{Meter, claim_of, operate, signal_the_abandoned};
 pub use pages::PagesRead;
 pub use readings::{Amount, Readings};
 pub use times::Times;

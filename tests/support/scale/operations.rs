@@ -11,7 +11,7 @@ use openworkflow::backend::{
 };
 use serde_json::json;
 
-use super::{MINE, VERSION};
+use super::{ABANDONED, MINE, VERSION};
 
 const NS: &str = "default";
 const LEASE: Duration = Duration::from_secs(30);
@@ -216,6 +216,27 @@ async fn signals(backend: &dyn Backend, signal: &str, meter: &mut dyn Meter) -> 
         backend.send_signal(signal).await?;
         meter.end(what);
     }
+    Ok(())
+}
+
+/// Sends what nobody but [`abandon`](super::abandon)ed runs wait for.
+///
+/// # Errors
+///
+/// The one that the sending has.
+///
+/// # Panics
+///
+/// Where a run that is over receives it.
+pub async fn signal_the_abandoned(
+    backend: &dyn Backend,
+    meter: &mut dyn Meter,
+) -> BackendResult<()> {
+    let signal = NewSignal::new(NS, ABANDONED, Payload::NULL);
+    meter.begin();
+    let received = backend.send_signal(signal).await?;
+    meter.end("signal the abandoned");
+    assert!(received.is_empty(), "{received:?}");
     Ok(())
 }
 

@@ -43,6 +43,11 @@ use crate::{Clock, ClockOffset};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How many waits of runs that are over a signal closes of those that it met: no sending takes much longer
+/// for it, and none of a hundred thousand is met more than a hundred times.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+const CLOSED_AT_ONCE: usize = 1000;
+
 /// The result of a backend's operation.
 pub type BackendResult<T> = std::result::Result<T, BackendError>;
 

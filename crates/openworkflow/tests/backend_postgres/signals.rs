@@ -114,10 +114,41 @@ async fn a_run_that_is_over_receives_nothing() {
     let owner = f.claimed("failed", "w").await;
     f.begin(&owner, signal_wait("b", "go")).await;
     f.end(&owner, fail()).await;
+    // Of these nobody knows whether they are over.
+    let owner = f.claimed("odd", "w").await;
+    f.begin(&owner, signal_wait("c", "go")).await;
+    f.sql("UPDATE {schema}.workflow_runs SET status = 'odd' WHERE id = 'odd'")
+        .await;
     let before = f.everything().await;
     let received = f.backend.send_signal(signal("go", "1")).await.unwrap();
     assert!(received.is_empty(), "{received:?}");
-    assert_eq!(f.everything().await, before);
+    for (wait, status) in [("a", "completed"), ("b", "completed"), ("c", "running")] {
+        assert_eq!(f.step(wait).await["status"], status);
+    }
+    let after = f.everything().await;
+    assert_eq!((&after[0], &after[2]), (&before[0], &before[2]));
+}
+
+#[tokio::test]
+async fn waits_of_live_runs_stay_open_whether_they_were_served_or_not() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("r", "w").await;
+    f.begin(&owner, signal_wait("a", "go")).await;
+    assert_eq!(
+        f.backend.send_signal(signal("go", "1")).await.unwrap(),
+        ["r"]
+    );
+    let second = f.backend.send_signal(signal("go", "2")).await.unwrap();
+    assert!(second.is_empty(), "{second:?}");
+    assert_eq!(f.step("a").await["status"], "running");
+    // What was delivered is not received any more once the run is over.
+    f.backend.cancel_run(NS, "r").await.unwrap();
+    f.backend.send_signal(signal("go", "3")).await.unwrap();
+    let wait = f.step("a").await;
+    assert_eq!(
+        (&wait["status"], &wait["output"]),
+        (&"completed".into(), &serde_json::Value::Null)
+    );
 }
 
 #[tokio::test]

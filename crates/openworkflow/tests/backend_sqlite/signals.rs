@@ -147,6 +147,24 @@ async fn a_run_that_is_over_receives_nothing() {
     assert!(received.is_empty(), "{received:?}");
     assert_eq!(db.run_row("a"), before);
     assert_eq!(db.query("SELECT count(*) FROM workflow_signals"), ["0"]);
+    assert_eq!(
+        db.query("SELECT status FROM step_attempts"),
+        ["completed"],
+        "no signal reads the wait again"
+    );
+}
+
+#[tokio::test]
+async fn only_waits_of_runs_that_are_over_are_closed() {
+    let db = Db::new().await;
+    waiting(&db, "a", &["go"]).await;
+    waiting(&db, "odd", &["go"]).await;
+    db.execute("UPDATE workflow_runs SET status = 'odd' WHERE id = 'odd'");
+    for _ in 0..2 {
+        db.send_signal(signal("go", "1")).await.unwrap();
+        let waits = db.query("SELECT DISTINCT status FROM step_attempts");
+        assert_eq!(waits, ["running"]);
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use super::news::News;
 use super::runs::no_answer;
 use super::session::{Json, Param, WhenLost, claim_number};
 use super::{Inner, rows};
-use crate::backend::{BackendResult, NewSignal};
+use crate::backend::{BackendResult, CLOSED_AT_ONCE, NewSignal};
 
 /// Delivers a signal. `$5`, `$6` and `$7` are the sending run, its worker and the number of its claim,
 /// where a run sends.
@@ -25,22 +25,28 @@ use crate::backend::{BackendResult, NewSignal};
 /// For the planner: each run, wait and delivery is looked up by itself, and what is compared with a set
 /// is compared with a hashed one. The subquery with `OFFSET` is computed once even where a run was
 /// updated meanwhile, and PostgreSQL looks at it again.
+///
+/// Of the waits that it met and that nothing was delivered to, those of runs that are over come along, `$9`
+/// at most: see [`CLOSE_WAITS`].
 pub(super) const SEND_SIGNAL: &str = "
     WITH existing AS (
         SELECT DISTINCT workflow_run_id FROM {signals}
         WHERE namespace_id = $1 AND signal = $2 AND sender_idempotency_key = $4
     ),
+    open AS (
+        SELECT s.workflow_run_id AS run_id, s.id, EXISTS (
+            SELECT 1 FROM {signals} g
+            WHERE g.namespace_id = $1 AND g.step_attempt_id = s.id OFFSET 0
+        ) AS is_served
+        FROM {steps} s
+        WHERE s.namespace_id = $1 AND s.kind = 'signal-wait' AND s.status = 'running'
+            AND s.context->>'signal' = $2
+            AND NOT EXISTS (SELECT 1 FROM existing)
+    ),
     asked AS (
         SELECT i.run_id, array_agg(i.id) AS waits
         FROM (
-            SELECT s.workflow_run_id, s.id FROM {steps} s
-            WHERE s.namespace_id = $1 AND s.kind = 'signal-wait' AND s.status = 'running'
-                AND s.context->>'signal' = $2
-                AND NOT EXISTS (SELECT 1 FROM existing)
-                AND NOT EXISTS (
-                    SELECT 1 FROM {signals} g
-                    WHERE g.namespace_id = $1 AND g.step_attempt_id = s.id OFFSET 0
-                )
+            SELECT run_id, id FROM open WHERE NOT is_served
             UNION ALL
             SELECT $5, NULL WHERE $5::text IS NOT NULL
         ) i (run_id, id)
@@ -90,12 +96,41 @@ pub(super) const SEND_SIGNAL: &str = "
         ) away
         WHERE r.namespace_id = $1 AND r.id = away.run_id
         RETURNING r.id
+    ),
+    over AS (
+        SELECT open.id FROM open
+        WHERE (is_served OR run_id NOT IN (SELECT run_id FROM locked)) AND EXISTS (
+            SELECT 1 FROM {runs} r
+            WHERE r.namespace_id = $1 AND r.id = open.run_id
+                AND (r.status IN ('completed', 'succeeded', 'failed', 'canceled')) IS TRUE OFFSET 0
+        )
+        LIMIT $9
     )
     SELECT
         (SELECT yes FROM allowed),
         ARRAY(SELECT workflow_run_id FROM existing UNION SELECT workflow_run_id FROM delivered),
         EXISTS (SELECT 1 FROM woken),
-        (SELECT {notify} FROM woken LIMIT 1)";
+        (SELECT {notify} FROM woken LIMIT 1),
+        ARRAY(SELECT id FROM over)";
+
+/// Closes the waits `$2`, of runs that are over, as a `race!` closes those that lost: nobody does when a run
+/// is canceled or swept, or ends beside them, and each signal of their name would read them again.
+///
+/// Only after the sending, and without waiting for anybody: OpenWorkflow for TypeScript locks waits before
+/// runs.
+pub(super) const CLOSE_WAITS: &str = "
+    WITH chosen AS (
+        SELECT s.at FROM unnest((SELECT $2)) AS w (id)
+        CROSS JOIN LATERAL (
+            SELECT s.ctid AS at FROM {steps} s
+            WHERE s.namespace_id = $1 AND s.id = w.id
+                AND (s.kind = 'signal-wait' AND s.status = 'running') IS TRUE
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) s
+    )
+    UPDATE {steps} s SET status = 'completed', finished_at = now(), updated_at = now()
+    FROM (SELECT * FROM unnest(ARRAY(SELECT at FROM chosen)) AS c (at)) c
+    WHERE s.ctid = c.at";
 
 /// What two sendings with the same key have in common.
 #[derive(Serialize)]
@@ -130,7 +165,7 @@ impl Inner {
         let notice = self.announcer.now(News::Due(&signal.namespace_id, None));
 
         let lock_params: [Param<'_>; 1] = [&lock];
-        let params: [Param<'_>; 8] = [
+        let params: [Param<'_>; 9] = [
             &signal.namespace_id,
             &signal.signal,
             &data,
@@ -139,6 +174,7 @@ impl Inner {
             &worker_id,
             &attempts,
             &notice,
+            &(CLOSED_AT_ONCE as i64),
         ];
         // The key is locked before any run is: who waits for it holds nothing.
         let mut calls = Vec::with_capacity(2);
@@ -161,6 +197,22 @@ impl Inner {
         if rows::value(row, 2)? {
             self.due(&signal.namespace_id, None, notice.is_some());
         }
+        let over: Vec<String> = rows::value(row, 4)?;
+        if !over.is_empty() {
+            self.close_waits(&signal, &over).await;
+        }
         rows::value(row, 1)
+    }
+
+    async fn close_waits(&self, signal: &NewSignal, waits: &[String]) {
+        let params: [Param<'_>; 2] = [&signal.namespace_id, &waits];
+        let call = self.sql.close_waits.with(&params);
+        if let Err(error) = self.sessions.one(WhenLost::Report, call).await {
+            tracing::debug!(
+                %error,
+                signal = signal.signal,
+                "waits of runs that are over stay open: the next signal of this name reads them again"
+            );
+        }
     }
 }

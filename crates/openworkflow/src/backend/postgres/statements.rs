@@ -7,7 +7,7 @@ use super::claims::{self, CLAIM, FIND_EXPIRED, FIND_ORPHANS, Queues, SWEEP};
 use super::plans;
 use super::rows::{RUN_COLUMNS, STEP_COLUMNS};
 use super::session::Query;
-use super::signals::SEND_SIGNAL;
+use super::signals::{CLOSE_WAITS, SEND_SIGNAL};
 use super::writes::{OR_END, WHY_UNWRITTEN, WRITE_ALL, WRITE_STEP, WRITE_STEPS};
 
 const TEXT: Type = Type::TEXT;
@@ -350,6 +350,7 @@ pub(super) struct Statements {
     pub(super) write_all: Query,
     pub(super) why_unwritten: Query,
     pub(super) send_signal: Query,
+    pub(super) close_waits: Query,
     pub(super) in_order: Query,
     pub(super) lazily: Query,
     pub(super) notify: Query,
@@ -483,8 +484,9 @@ impl Statements {
             send_signal: notifying(
                 SEND_SIGNAL,
                 8,
-                &[TEXT, TEXT, JSONB, TEXT, TEXT, TEXT, COUNT, TEXT],
+                &[TEXT, TEXT, JSONB, TEXT, TEXT, TEXT, COUNT, TEXT, LONG],
             ),
+            close_waits: query(CLOSE_WAITS, &[TEXT, TEXTS]),
             in_order: query(
                 "SELECT set_config(name, 'off', true) FROM unnest(
                     ARRAY['enable_sort', 'enable_seqscan', 'enable_bitmapscan', 'jit']

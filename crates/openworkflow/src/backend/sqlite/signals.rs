@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rusqlite::params;
 use uuid::Uuid;
 
-use super::super::NewSignal;
+use super::super::{CLOSED_AT_ONCE, NewSignal};
 use super::error::OpResult;
 use super::runs;
 use super::writer::Tx;
@@ -42,19 +42,25 @@ fn sent_before(tx: &Tx<'_>, signal: &NewSignal, key: &str) -> OpResult<Vec<Strin
 
 fn deliver(tx: &Tx<'_>, signal: &NewSignal) -> OpResult<Vec<String>> {
     // CROSS JOIN: the waits first, then the run of each.
-    let mut waiting = tx.conn.prepare_cached(
-        "SELECT a.id, a.workflow_run_id FROM step_attempts a
+    let mut select = tx.conn.prepare_cached(
+        "SELECT a.id, a.workflow_run_id, r.status IN ('pending', 'running', 'sleeping'),
+             r.status IN ('completed', 'succeeded', 'failed', 'canceled')
+         FROM step_attempts a
          CROSS JOIN workflow_runs r ON r.namespace_id = a.namespace_id AND r.id = a.workflow_run_id
          WHERE a.namespace_id = ?1 AND a.kind = 'signal-wait' AND a.status = 'running'
              AND json_extract(a.context, '$.signal') = ?2
-             AND r.status IN ('pending', 'running', 'sleeping')
          ORDER BY a.created_at, a.id",
     )?;
-    let waiting: Vec<(String, String)> = waiting
-        .query_map([&signal.namespace_id, &signal.signal], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?
-        .collect::<Result<_, _>>()?;
+    let mut open = select.query([&signal.namespace_id, &signal.signal])?;
+    let (mut waiting, mut over) = (Vec::new(), Vec::new());
+    while let Some(row) = open.next()? {
+        if row.get(2)? {
+            waiting.push((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+        } else if over.len() < CLOSED_AT_ONCE && row.get(3)? {
+            over.push(row.get::<_, String>(0)?);
+        }
+    }
+    close(tx, &signal.namespace_id, &over)?;
     let mut insert = tx.conn.prepare_cached(
         "INSERT INTO workflow_signals (namespace_id, id, signal, data, sender_idempotency_key,
              workflow_run_id, step_attempt_id, created_at)
@@ -79,6 +85,19 @@ fn deliver(tx: &Tx<'_>, signal: &NewSignal) -> OpResult<Vec<String>> {
         }
     }
     Ok(run_ids.in_order)
+}
+
+/// Closes waits of runs that are over, as a `race!` closes those that lost: nobody does when a run is
+/// canceled or swept, or ends beside them, and each signal of their name would read them again.
+fn close(tx: &Tx<'_>, namespace_id: &str, attempt_ids: &[String]) -> OpResult<()> {
+    let mut close = tx.conn.prepare_cached(
+        "UPDATE step_attempts SET status = 'completed', finished_at = ?3, updated_at = ?3
+         WHERE namespace_id = ?1 AND id = ?2",
+    )?;
+    for attempt_id in attempt_ids {
+        close.execute([namespace_id, attempt_id, tx.now_text])?;
+    }
+    Ok(())
 }
 
 /// Runs, each once.
