@@ -37,6 +37,8 @@ pub struct Explained {
     log: File,
     /// What begins a line that a session of ours wrote.
     prefix: String,
+    /// What was read of a plan that is still being written.
+    begun: String,
     readings: Readings,
 }
 
@@ -51,6 +53,7 @@ impl Explained {
         let mut explained = Self {
             log: File::open(server.dir.join("log")).expect("the server has a log"),
             prefix: format!("{application_name}|LOG:  duration:"),
+            begun: String::new(),
             readings: Readings::new(most),
         };
         explained.new_text();
@@ -70,28 +73,36 @@ impl Explained {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The plans that were logged since the last time.
+    /// The plans that were logged since the last time. One that is being written is left for the next time:
+    /// what is asked for was logged before it was answered, so it is of something beside.
     fn plans(&mut self) -> Vec<Value> {
-        let text = self.new_text();
+        let text = std::mem::take(&mut self.begun) + &self.new_text();
         let mut plans = Vec::new();
-        let mut lines = text.lines().peekable();
-        while let Some(line) = lines.next() {
+        let mut rest = text.as_str();
+        while let Some((line, after)) = rest.split_once('\n') {
             if !line.starts_with(&self.prefix) {
+                rest = after;
                 continue;
             }
-            let mut json = String::new();
-            while let Some(line) = lines.next_if(|line| line.starts_with('\t')) {
-                json.push_str(line);
-                json.push('\n');
+            let json: String = after
+                .split_inclusive('\n')
+                .take_while(|line| line.starts_with('\t'))
+                .collect();
+            match serde_json::from_str(&json) {
+                Ok(plan) => plans.push(plan),
+                Err(error) if error.is_eof() && json.len() == after.len() => break,
+                Err(error) => panic!("{error}: {json}"),
             }
-            plans.push(serde_json::from_str(&json).unwrap_or_else(|e| panic!("{e}: {json}")));
+            rest = &after[json.len()..];
         }
+        self.begun = rest.to_owned();
         plans
     }
 }
 
 impl Meter for Explained {
     fn begin(&mut self) {
+        self.begun.clear();
         self.new_text();
     }
 
