@@ -15,6 +15,7 @@ on_both_databases! {
     siblings_end
     a_parent_is_canceled_and_its_child_ends
     a_parent_is_canceled_and_its_child_begins_one
+    a_parent_is_canceled_and_a_new_grandchild_is_held
     a_parent_is_canceled_and_its_family_is_signalled
     a_parent_and_its_child_are_canceled
     typescript_completes_the_child
@@ -221,6 +222,34 @@ async fn a_parent_is_canceled_and_its_child_begins_one(play: &mut Play<'_>) {
     }
     if *begun.get() {
         let grandchild = play.look("a-grandchild").await;
+        assert_eq!(grandchild.status.as_str(), "canceled");
+    }
+}
+
+/// The grandchild is created while the parent's tree is being locked, and somebody has it when the tree is
+/// canceled.
+async fn a_parent_is_canceled_and_a_new_grandchild_is_held(play: &mut Play<'_>) {
+    let child = bound_family(play).await;
+    cancels(play, "cancels", "run");
+    let wait = child_wait(&child);
+    let mut grandchild = play.child_of(&child);
+    grandchild.cancel_with_parent = true;
+    // To look after a wait it locks the run, whether there is one or not.
+    let park = play.park(&["run-child-child-wait"]);
+    let (namespace, claim) = (play.namespace(), play.claim("next"));
+    let begun = play.actor("begins, and parks", async move |db| {
+        let begun = was_written(db.begin_child(&child, wait, grandchild).await.map(|_| ()));
+        for claimed in owners(&namespace, &db.claim_runs(claim).await.unwrap()) {
+            was_written(db.end_execution(&claimed, park.clone()).await);
+        }
+        begun
+    });
+    play.run().await;
+    for run_id in ["run", "run-child"] {
+        assert_eq!(play.look(run_id).await.status.as_str(), "canceled");
+    }
+    if *begun.get() {
+        let grandchild = play.look("run-child-child").await;
         assert_eq!(grandchild.status.as_str(), "canceled");
     }
 }
