@@ -1,11 +1,11 @@
-//! How a worker looks for work while there is none, or while the database is in trouble. Tokio's clock is
-//! paused here: it moves on by itself, from one timer to the next, whenever nothing is at work.
+//! How a worker looks for work while there is none, how a signal is sent that nobody receives, and both
+//! while the database is in trouble. Tokio's clock is paused here: it moves on by itself, from one timer to the next, whenever nothing is at work.
 
 use std::ops::RangeInclusive;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use openworkflow::{Client, Sqlite, Worker, WorkerHandle, WorkflowSpec};
+use openworkflow::{Client, ClientError, Sqlite, Worker, WorkerHandle, WorkflowSpec};
 use openworkflow_tests::{ClaimRecord, Recorded, logged};
 
 static W: WorkflowSpec<u32, u32> = WorkflowSpec::new("w");
@@ -121,4 +121,66 @@ async fn a_worker_in_trouble_asks_ever_less_often_says_so_and_recovers() {
         .unwrap();
     store.reached(found + 8).await;
     assert_backs_off(&store.claims()[found + 1..]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_that_nobody_receives_is_sent_ever_less_often_and_once_more_at_the_end() {
+    let store = Recorded::new(Sqlite::open_in_memory().await.unwrap());
+    let client = Client::new(store.clone());
+    let sent = client.send_signal("go", &1).until_received().await;
+    let Err(ClientError::NotReceived { limit, .. }) = sent else {
+        panic!("{sent:?}");
+    };
+    assert_eq!(limit, Duration::from_secs(30));
+    let times = store.sendings();
+    let pauses: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // As long as at first, doubled up to a second; the last is what is left.
+    let millis = [50, 100, 200, 400, 800].into_iter().chain([1000; 28]);
+    let expected: Vec<_> = millis.chain([450]).map(Duration::from_millis).collect();
+    // Timers count whole milliseconds.
+    let tick = Duration::from_millis(1);
+    let is_near = |pause: Duration, expected| pause.abs_diff(expected) <= tick;
+    let mut pairs = pauses.iter().zip(&expected);
+    assert!(
+        pauses.len() == expected.len() && pairs.all(|(pause, expected)| is_near(*pause, *expected)),
+        "{pauses:?}"
+    );
+    assert!(
+        is_near(times[times.len() - 1] - times[0], limit),
+        "{times:?}"
+    );
+}
+
+/// A sending with `limit` rides through a lock that is there for so many tries of it, by a client that
+/// rides through 10 seconds otherwise.
+async fn sends_through_a_lock(limit: Duration, tries: usize) -> Duration {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locked.db");
+    let options = Sqlite::options().busy_timeout(Duration::from_millis(1));
+    let store = Recorded::new(options.open(&path).await.unwrap());
+    let somebody = rusqlite::Connection::open(&path).unwrap();
+    somebody.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let client = Client::new(store.clone());
+    let sending = tokio::spawn(client.send_signal("go", &1).within(limit).into_future());
+    store.sent(tries).await;
+    somebody.execute_batch("COMMIT").unwrap();
+    let sent = sending.await.unwrap();
+    assert!(
+        matches!(sent, Err(ClientError::NotReceived { .. })),
+        "{sent:?}"
+    );
+    let times = store.sendings();
+    times[tries - 1] - times[0]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_that_is_to_arrive_rides_through_a_lock_as_long_as_it_may_take() {
+    let locked = sends_through_a_lock(Duration::from_secs(60), 30).await;
+    assert!(locked > Duration::from_secs(20), "{locked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_that_is_to_arrive_at_once_rides_through_a_lock_as_any_other() {
+    let locked = sends_through_a_lock(Duration::from_millis(100), 8).await;
+    assert!(locked > Duration::from_secs(3), "{locked:?}");
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use openworkflow::{
     Client, ClientError, ErrorKind, Interceptor, Next, Result, SendSignal, SentSignal, When,
-    Workflow, WorkflowSpec, async_trait,
+    Worker, Workflow, WorkflowSpec, async_trait,
 };
 use openworkflow_tests::{Database, Log, Recorded, wait_until};
 use serde_json::json;
@@ -86,9 +86,9 @@ async fn tries_that_nobody_received_leave_the_key_unused() {
 
     let second = harness.start(&WAIT, "go".to_owned()).await;
     harness.parked(second.id(), 1).await;
-    let sendings = store.sendings();
+    let sendings = store.sendings().len();
     assert_eq!(send(2).await.unwrap(), [first.id()], "answered as before");
-    assert_eq!(store.sendings(), sendings + 1);
+    assert_eq!(store.sendings().len(), sendings + 1);
     assert_eq!(harness.signals().await.len(), 1);
 }
 
@@ -107,8 +107,11 @@ async fn a_signal_that_nobody_receives_in_time_is_an_error() {
     };
     assert_eq!((signal.as_str(), limit), ("go", SHORT));
     assert_eq!(log.lines(), ["timeout"]);
-    assert!(store.sendings() >= 2, "at first, and at the end");
+    assert!(store.sendings().len() >= 2, "at first, and at the end");
     assert!(harness.signals().await.is_empty());
+    // Whatever was said first.
+    let request = client.send_signal("go", &42).within(SHORT).until_received();
+    assert_eq!(request.await.unwrap_err().to_string(), message);
 }
 
 #[tokio::test]
@@ -172,6 +175,29 @@ async fn a_step_sends_until_somebody_receives() {
 }
 
 #[tokio::test]
+async fn a_step_is_recorded_when_nobody_received_at_first() {
+    static ONCE: WorkflowSpec<String, Vec<String>> = WorkflowSpec::new("once");
+    let harness = Harness::new(|worker| worker.workflow(wait())).await;
+    let store = Recorded::new(harness.store());
+    let once = ONCE.implement(|wf, signal: String| async move {
+        wf.send_signal(signal, &7).until_received().await
+    });
+    let worker = Worker::builder(store.clone()).workflow(once);
+    let _worker = worker.build().unwrap().start();
+    let receiver = harness.start(&WAIT, "go".to_owned()).await;
+    harness.parked(receiver.id(), 1).await;
+    let sender = harness.start(&ONCE, "go".to_owned()).await;
+    assert_eq!(harness.output(&sender).await, [receiver.id()]);
+    assert_eq!((store.sendings().len(), store.begun()), (1, 0));
+
+    let sender = harness.start(&ONCE, "come".to_owned()).await;
+    store.sent(4).await;
+    let receiver = harness.start(&WAIT, "come".to_owned()).await;
+    assert_eq!(harness.output(&sender).await, [receiver.id()]);
+    assert_eq!(store.begun(), 1, "once, however often it is sent");
+}
+
+#[tokio::test]
 async fn a_step_whose_worker_dies_goes_on_sending() {
     let mut harness = Harness::new(|worker| worker.workflow(tell())).await;
     let sender = harness.start(&TELL, "go".to_owned()).await;
@@ -203,7 +229,8 @@ async fn a_step_that_nobody_hears_fails_for_good() {
         worker.workflow(GIVE_UP.implement(move |wf, ()| {
             let log = lines.clone();
             async move {
-                let error = wf.send_signal("go", &7).within(SHORT).await.unwrap_err();
+                let sent = wf.send_signal("go", &7).within(SHORT).until_received();
+                let error = sent.await.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Timeout);
                 assert!(!error.is_retryable());
                 log.add(error.message());

@@ -1,4 +1,4 @@
-//! A backend that keeps a record of the claims, and counts the signals, that are made through it.
+//! A backend that keeps a record of the claims and the sendings of signals that are made through it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,13 +23,14 @@ pub struct ClaimRecord {
     pub found: Option<usize>,
 }
 
-/// Another backend, with a record of its claims. Clones share it.
+/// Another backend, with a record of what it was asked for. Clones share it.
 #[derive(Clone)]
 pub struct Recorded<B> {
     inner: B,
     claims: Arc<Mutex<Vec<ClaimRecord>>>,
     count: Arc<watch::Sender<usize>>,
-    sendings: Arc<watch::Sender<usize>>,
+    sendings: Arc<watch::Sender<Vec<Instant>>>,
+    begun: Arc<watch::Sender<usize>>,
     looks: Arc<watch::Sender<usize>>,
 }
 
@@ -41,6 +42,7 @@ impl<B> Recorded<B> {
             claims: Arc::default(),
             count: Arc::default(),
             sendings: Arc::default(),
+            begun: Arc::default(),
             looks: Arc::default(),
         }
     }
@@ -72,16 +74,22 @@ impl<B> Recorded<B> {
         let _ = count.wait_for(|count| *count >= claims).await;
     }
 
-    /// How many sendings of signals were answered so far.
+    /// When each sending of a signal was asked for that was answered, or failed, so far.
     #[must_use]
-    pub fn sendings(&self) -> usize {
-        *self.sendings.borrow()
+    pub fn sendings(&self) -> Vec<Instant> {
+        self.sendings.borrow().clone()
     }
 
     /// Waits until so many sendings of signals were answered. No timer is involved.
     pub async fn sent(&self, sendings: usize) {
-        let mut count = self.sendings.subscribe();
-        let _ = count.wait_for(|count| *count >= sendings).await;
+        let mut sent = self.sendings.subscribe();
+        let _ = sent.wait_for(|sent| sent.len() >= sendings).await;
+    }
+
+    /// How many step attempts were recorded while they ran.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        *self.begun.borrow()
     }
 }
 
@@ -134,8 +142,9 @@ impl<B: Backend> Backend for Recorded<B> {
     }
 
     async fn send_signal(&self, signal: NewSignal) -> BackendResult<Vec<String>> {
+        let asked = Instant::now();
         let sent = self.inner.send_signal(signal).await;
-        self.sendings.send_modify(|count| *count += 1);
+        self.sendings.send_modify(|sendings| sendings.push(asked));
         sent
     }
 
@@ -165,6 +174,7 @@ impl<B: Backend> Backend for Recorded<B> {
     }
 
     async fn begin_step(&self, owner: &Owner, attempt: NewStepAttempt) -> BackendResult<()> {
+        self.begun.send_modify(|begun| *begun += 1);
         self.inner.begin_step(owner, attempt).await
     }
 
