@@ -3,7 +3,7 @@
 
 mod abandoned;
 mod children;
-
+mod continued;
 mod lists;
 mod load;
 mod migrations;

@@ -325,6 +325,13 @@ function defineWorkflows() {
         await step.run({ name: `step-${index}` }, async () => index);
       }
     }),
+
+    // It cannot continue as a new run.
+    defineWorkflow({ name: "rounds" }, async ({ input, step }) => {
+      await step.run({ name: "round" }, async () => by);
+      if (input.signal !== undefined) await step.waitForSignal({ signal: input.signal });
+      return { by, left: input.left };
+    }),
   ];
 }
 

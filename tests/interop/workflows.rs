@@ -30,6 +30,7 @@ pub(crate) static SENDER: Spec = Spec::new("sender");
 pub(crate) static SLOW: Spec = Spec::new("slow");
 pub(crate) static BUSY: Spec = Spec::new("busy");
 pub(crate) static CAP: Spec = Spec::new("cap");
+pub(crate) static ROUNDS: Spec = Spec::new("rounds");
 
 const fn fast(attempts: u32) -> RetryPolicy {
     RetryPolicy::attempts(attempts).initial_interval(Duration::from_millis(100))
@@ -82,6 +83,7 @@ pub(crate) fn all() -> Vec<Workflow> {
         SLOW.implement(slow),
         BUSY.implement(busy),
         CAP.implement(cap),
+        ROUNDS.implement(rounds),
     ]
 }
 
@@ -220,4 +222,15 @@ async fn cap(wf: WorkflowContext, input: Value) -> Result<Value, Error> {
             .await?;
     }
     Ok(Value::Null)
+}
+
+async fn rounds(wf: WorkflowContext, input: Value) -> Result<Value, Error> {
+    by(&wf, "round").await?;
+    if let Some(signal) = input["signal"].as_str() {
+        wf.wait_for_signal::<Value>(signal).await?;
+    }
+    match input["left"].as_u64().unwrap_or_default() {
+        0 => Ok(json!({"by": BY, "left": 0})),
+        left => wf.continue_as_new(&json!({"left": left - 1})).await,
+    }
 }
