@@ -6,6 +6,7 @@ use openworkflow::backend::Backend;
 use openworkflow_tests::scale::{Dialect, Meter, Readings};
 
 use crate::Result;
+use crate::options::Options;
 
 /// What tells whether there are runs whose deadline passed, along an index.
 pub(crate) const EXPIRED: &str = "SELECT count(*) FROM (
@@ -27,8 +28,8 @@ pub(crate) trait Ground: Sized {
     /// A new database with tables, in `folder` where it is one of files.
     async fn create(folder: &Path) -> Result<Self>;
 
-    /// Makes so many runs of each state.
-    async fn fill(&self, rows: u32) -> Result<()>;
+    /// Makes the runs that are asked for.
+    async fn fill(&self, options: &Options) -> Result<()>;
 
     /// Counts the rows of all tables.
     async fn analyze(&self) -> Result<()>;

@@ -73,9 +73,9 @@ async fn measure_all(options: &Options) -> Result<Vec<String>> {
 async fn measure<G: Ground>(options: &Options) -> Result<Report> {
     let begun = Instant::now();
     let ground = G::create(&options.folder).await?;
-    ground.fill(options.rows).await?;
+    ground.fill(options).await?;
     eprintln!("{}: filled in {:.1?}", G::NAME, begun.elapsed());
-    let mut report = Report::new(G::NAME, options.rows);
+    let mut report = Report::new(G::NAME, options);
     for counted in [false, true] {
         if counted {
             ground.analyze().await?;

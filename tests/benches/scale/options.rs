@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use openworkflow_tests::scale::{STATES, State};
+
 use crate::ground::Ground;
 use crate::postgres::OnPostgres;
 use crate::sqlite::OnSqlite;
@@ -14,6 +16,7 @@ usage: cargo bench -p openworkflow-tests --bench scale -- [OPTIONS]
 
   --backend LIST  kinds of database (sqlite,postgres)
   --rows N        runs in each of seventeen states (1000000, which takes 20 GB and half an hour)
+  --only LIST     only these states, such as completed,failed (all; an unknown one is told which there are)
   --rounds N      how often each operation is timed (15)
   --expired N     deadlines that pass at once (100000)
   --dir PATH      where SQLite's file is kept (the target folder)
@@ -29,6 +32,8 @@ sees that the benchmark works.
 pub(crate) struct Options {
     pub(crate) backends: Vec<String>,
     pub(crate) rows: u32,
+    /// Names of states; none for all of them.
+    pub(crate) only: Vec<String>,
     pub(crate) rounds: u32,
     pub(crate) expired: u32,
     pub(crate) folder: PathBuf,
@@ -47,6 +52,7 @@ impl Options {
         let mut options = Self {
             backends: vec![OnSqlite::NAME.to_owned(), OnPostgres::NAME.to_owned()],
             rows,
+            only: Vec::new(),
             rounds,
             expired,
             folder: env!("CARGO_TARGET_TMPDIR").into(),
@@ -62,6 +68,7 @@ impl Options {
                 "--bench" => {}
                 "--backend" => options.backends = value()?.split(',').map(str::to_owned).collect(),
                 "--rows" => options.rows = positive(&argument, &value()?)?,
+                "--only" => options.only = states(&value()?)?,
                 "--rounds" => options.rounds = positive(&argument, &value()?)?,
                 "--expired" => options.expired = positive(&argument, &value()?)?,
                 "--dir" => options.folder = value()?.into(),
@@ -70,6 +77,25 @@ impl Options {
             }
         }
         Ok(Some(options))
+    }
+}
+
+impl Options {
+    /// Whether there are to be runs in this state.
+    pub(crate) fn has(&self, state: &State) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == state.name)
+    }
+}
+
+fn states(list: &str) -> Result<Vec<String>, String> {
+    let known = STATES.each_ref().map(|state| state.name);
+    let names: Vec<_> = list.split(',').map(str::to_owned).collect();
+    match names.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(format!(
+            "{name:?} is no state; these are: {}",
+            known.join(",")
+        )),
+        None => Ok(names),
     }
 }
 

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use openworkflow::Postgres;
 use openworkflow_tests::postgres_server::{self, Server};
-use openworkflow_tests::scale::{self, Amount, Dialect, Explained, Readings};
+use openworkflow_tests::scale::{self, Amount, Dialect, Explained, Readings, State};
 
 use crate::Result;
 use crate::ground::{EXPIRED, Ground};
+use crate::options::Options;
 
 /// What one statement may read.
 const MOST: Amount = Amount {
@@ -56,7 +57,7 @@ impl Ground for OnPostgres {
         Ok(ground)
     }
 
-    async fn fill(&self, rows: u32) -> Result<()> {
+    async fn fill(&self, options: &Options) -> Result<()> {
         // What is kept up to date for each row takes far longer than what is made for all of them.
         let indexes = "SELECT {} FROM pg_indexes i WHERE schemaname = $1 AND NOT EXISTS (
                  SELECT FROM pg_constraint c
@@ -71,7 +72,8 @@ impl Ground for OnPostgres {
         }
         self.execute("SET session_replication_role = replica; SET maintenance_work_mem = '256MB'")
             .await?;
-        for statement in scale::fill(Dialect::Postgres, rows) {
+        let states = |state: &State| options.has(state);
+        for statement in scale::fill_some(Dialect::Postgres, options.rows, states) {
             self.execute(&statement).await?;
         }
         for statement in &made {

@@ -6,10 +6,12 @@ use std::time::Duration;
 use openworkflow_tests::scale::{Amount, Readings, Times};
 
 use crate::Sweep;
+use crate::options::Options;
 
 pub(crate) struct Report {
     backend: &'static str,
     rows: u32,
+    states: String,
     operations: Vec<Operation>,
     pub(crate) sweep: Option<Sweep>,
     pub(crate) excessive: Vec<String>,
@@ -23,10 +25,14 @@ struct Operation {
 }
 
 impl Report {
-    pub(crate) fn new(backend: &'static str, rows: u32) -> Self {
+    pub(crate) fn new(backend: &'static str, options: &Options) -> Self {
         Self {
             backend,
-            rows,
+            rows: options.rows,
+            states: match options.only.as_slice() {
+                [] => "each state".to_owned(),
+                only => format!("each of: {}", only.join(", ")),
+            },
             operations: Vec::new(),
             sweep: None,
             excessive: Vec::new(),
@@ -63,8 +69,8 @@ impl Report {
 
     pub(crate) fn table(&self) -> String {
         let mut table = format!(
-            "\n{}, {} runs in each state; milliseconds before ANALYZE and after, and the most that was read\n\n",
-            self.backend, self.rows
+            "\n{}, {} runs in {}; milliseconds before ANALYZE and after, and the most that was read\n\n",
+            self.backend, self.rows, self.states
         );
         table.push_str("| operation | p50 | worst | p50 | worst | rows | blocks |\n");
         table.push_str("|---|---:|---:|---:|---:|---:|---:|\n");

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use openworkflow::Sqlite;
-use openworkflow_tests::scale::{self, Amount, Dialect, PagesRead, Readings};
+use openworkflow_tests::scale::{self, Amount, Dialect, PagesRead, Readings, State};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::Result;
 use crate::ground::{EXPIRED, Ground};
+use crate::options::Options;
 
 /// What one operation may read.
 const MOST: Amount = Amount {
@@ -46,7 +47,7 @@ impl Ground for OnSqlite {
         Ok(ground)
     }
 
-    async fn fill(&self, rows: u32) -> Result<()> {
+    async fn fill(&self, options: &Options) -> Result<()> {
         let conn = self.connect()?;
         // Nobody else looks, and what is lost with the machine is made again.
         conn.execute_batch(
@@ -63,7 +64,8 @@ impl Ground for OnSqlite {
         for (name, _) in &indexes {
             conn.execute_batch(&format!("DROP INDEX {name}"))?;
         }
-        for statement in scale::fill(Dialect::Sqlite, rows) {
+        let states = |state: &State| options.has(state);
+        for statement in scale::fill_some(Dialect::Sqlite, options.rows, states) {
             conn.execute_batch(&statement)?;
         }
         for (_, statement) in &indexes {
