@@ -161,10 +161,14 @@ async fn sends_through_a_lock(limit: Duration, tries: usize) -> Duration {
     let somebody = rusqlite::Connection::open(&path).unwrap();
     somebody.execute_batch("BEGIN IMMEDIATE").unwrap();
     let client = Client::new(store.clone());
-    let sending = tokio::spawn(client.send_signal("go", &1).within(limit).into_future());
-    store.sent(tries).await;
+    let mut sending = client.send_signal("go", &1).within(limit).into_future();
+    let given_up = tokio::select! {
+        sent = &mut sending => Some(sent),
+        () = store.sent(tries) => None,
+    };
+    assert!(given_up.is_none(), "{given_up:?}");
     somebody.execute_batch("COMMIT").unwrap();
-    let sent = sending.await.unwrap();
+    let sent = sending.await;
     assert!(
         matches!(sent, Err(ClientError::NotReceived { .. })),
         "{sent:?}"
