@@ -7,7 +7,7 @@ use openworkflow::{
     Client, ClientError, ErrorKind, Interceptor, Next, Result, SendSignal, SentSignal, When,
     Worker, Workflow, WorkflowSpec, async_trait,
 };
-use openworkflow_tests::{Database, Log, Recorded, wait_until};
+use openworkflow_tests::{Database, Gate, Log, Recorded, wait_until};
 use serde_json::json;
 
 use super::{HOUR, Harness, LEASE};
@@ -253,4 +253,66 @@ async fn a_step_that_nobody_hears_fails_for_good() {
         steps[0].error.as_ref().map(|error| &error["kind"]),
         Some(&json!("timeout"))
     );
+}
+
+#[tokio::test]
+async fn a_run_does_not_park_while_a_step_is_still_sending() {
+    static BOTH: WorkflowSpec<String, Vec<String>> = WorkflowSpec::new("both");
+    let both = BOTH.implement(|wf, signal: String| async move {
+        let told = wf.send_signal(signal, &7).until_received();
+        let nap = wf.sleep("nap", HOUR);
+        let (told, nap) = tokio::join!(told, nap);
+        nap?;
+        told
+    });
+    let harness = Harness::new(|worker| worker.workflow(wait()).workflow(both)).await;
+    let sender = harness.start(&BOTH, "go".to_owned()).await;
+    wait_until("it sleeps, and nobody received at first", || async {
+        harness.step_summary(sender.id()).await.len() == 2
+    })
+    .await;
+    let receiver = harness.start(&WAIT, "go".to_owned()).await;
+    assert_eq!(harness.output(&receiver).await, Some(7));
+    harness.parked(sender.id(), 1).await;
+    harness.advance(HOUR).await;
+    assert_eq!(harness.output(&sender).await, [receiver.id()]);
+}
+
+/// Says when the workflow's code is dropped.
+struct OnDrop(Log);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0.add("dropped");
+    }
+}
+
+#[tokio::test]
+async fn what_a_canceled_run_would_still_send_reaches_nobody() {
+    static LATE: WorkflowSpec<String, Vec<String>> = WorkflowSpec::new("late");
+    let (gate, log) = (Gate::closed(), Log::new());
+    let (held, dropped) = (gate.clone(), log.clone());
+    let late = LATE.implement(move |wf, signal: String| {
+        let (gate, log) = (held.clone(), dropped.clone());
+        async move {
+            let _dropped = OnDrop(log);
+            // No step: nothing tells the execution meanwhile that its run is over.
+            gate.pass().await;
+            wf.send_signal(signal, &7).await
+        }
+    });
+    let harness = Harness::new(|worker| worker.workflow(wait()).workflow(late)).await;
+    let receiver = harness.start(&WAIT, "go".to_owned()).await;
+    harness.parked(receiver.id(), 1).await;
+    let sender = harness.start(&LATE, "go".to_owned()).await;
+    gate.reached_by(1).await;
+    sender.cancel().await.unwrap();
+    assert_eq!(log.lines(), [""; 0], "it does not know yet");
+    gate.open();
+    log.reached("dropped", 1).await;
+    assert_eq!(harness.signals().await.len(), 0);
+    // It still waits.
+    let received = harness.client.send_signal("go", &8).await.unwrap();
+    assert_eq!(received, [receiver.id()]);
+    assert_eq!(harness.output(&receiver).await, Some(8));
 }
