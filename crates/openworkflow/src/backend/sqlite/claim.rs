@@ -123,8 +123,9 @@ pub(super) fn claim(tx: &mut Tx<'_>, claim: &Claim) -> OpResult<Vec<ClaimedRun>>
         chosen.extend(more);
     }
     let leased_until = codec::format_time(codec::later(tx.now, claim.lease));
+    // `OR FAIL`, or SQLite would keep a journal for this statement alone, since it returns something.
     let mut statement = tx.conn.prepare_cached(concat!(
-        "UPDATE workflow_runs
+        "UPDATE OR FAIL workflow_runs
          SET status = 'running', attempts = attempts + 1, worker_id = ?3, available_at = ?4,
              started_at = coalesce(started_at, ?5), updated_at = ?5
          WHERE namespace_id = ?1 AND id = ?2 RETURNING ",

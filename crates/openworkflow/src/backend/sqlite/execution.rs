@@ -38,9 +38,10 @@ pub(super) fn end(tx: &mut Tx<'_>, owner: &Owner, end: &ExecutionEnd) -> OpResul
     match end {
         ExecutionEnd::Complete { output } => {
             let output = (!output.is_null()).then(|| output.expose());
-            // The worker's id stays: it tells who completed the run.
+            // The worker's id stays: it tells who completed the run. `OR FAIL`, here and below, spares a
+            // journal for this statement alone, which SQLite keeps of those that return something.
             let sql = concat!(
-                "UPDATE workflow_runs
+                "UPDATE OR FAIL workflow_runs
                  SET status = 'completed', output = ?5, error = NULL, available_at = NULL,
                      finished_at = ?6, updated_at = ?6
                  WHERE status = 'running' AND ",
@@ -51,7 +52,7 @@ pub(super) fn end(tx: &mut Tx<'_>, owner: &Owner, end: &ExecutionEnd) -> OpResul
         }
         ExecutionEnd::Fail { error } => {
             let sql = concat!(
-                "UPDATE workflow_runs
+                "UPDATE OR FAIL workflow_runs
                  SET status = 'failed', error = ?5, worker_id = NULL, available_at = NULL,
                      started_at = NULL, finished_at = ?6, updated_at = ?6
                  WHERE status = 'running' AND ",

@@ -409,7 +409,7 @@ impl Backend for Sqlite {
                 .push(sweep)
                 .map_err(|_| BackendError::Closed)?;
         }
-        self.write(Isolation::Savepoint, move |tx| claim::claim(tx, &claim))
+        self.write(Isolation::Transaction, move |tx| claim::claim(tx, &claim))
             .await
     }
 
@@ -469,9 +469,8 @@ impl Backend for Sqlite {
     async fn end_execution(&self, owner: &Owner, end: ExecutionEnd) -> BackendResult<()> {
         let owner = owner.clone();
         let isolation = match end {
-            ExecutionEnd::Complete { .. }
-            | ExecutionEnd::Continue { .. }
-            | ExecutionEnd::Fail { .. } => Isolation::Savepoint,
+            ExecutionEnd::Complete { .. } | ExecutionEnd::Fail { .. } => Isolation::Transaction,
+            ExecutionEnd::Continue { .. } => Isolation::Savepoint,
             ExecutionEnd::Retry { .. } | ExecutionEnd::Park { .. } => Isolation::Statement,
         };
         self.write(isolation, move |tx| execution::end(tx, &owner, &end))
@@ -557,11 +556,16 @@ mod tests {
     async fn a_panic_is_contained() {
         let folder = tempfile::tempdir().unwrap();
         let store = Sqlite::open(folder.path().join("a.db")).await.unwrap();
-        for isolation in [Isolation::Statement, Isolation::Savepoint] {
+        for isolation in [
+            Isolation::Statement,
+            Isolation::Savepoint,
+            Isolation::Transaction,
+        ] {
             let good = |id: &'static str| store.create_run(run(id));
             let (before, after) = match isolation {
                 Isolation::Statement => ("a", "b"),
                 Isolation::Savepoint => ("c", "d"),
+                Isolation::Transaction => ("e", "f"),
             };
             let panics = store.write::<(), _>(isolation, |tx| {
                 runs::create(tx, &run("lost"))?;
@@ -576,6 +580,6 @@ mod tests {
             .read::<(), _>(Reader::Lists, |_| panic!("another"))
             .await;
         assert!(read.unwrap_err().to_string().contains("another"));
-        assert_eq!(store.count_runs("default").await.unwrap().pending, 4);
+        assert_eq!(store.count_runs("default").await.unwrap().pending, 6);
     }
 }

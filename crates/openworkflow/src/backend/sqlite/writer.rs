@@ -61,8 +61,12 @@ pub(super) enum Isolation {
     /// One statement at most writes. It undoes itself where it fails, so that no savepoint is
     /// needed.
     Statement,
-    /// Several statements write, inside a savepoint.
+    /// Several statements write, inside a savepoint. SQLite then keeps a copy of each page that they
+    /// change.
     Savepoint,
+    /// Several statements write, and where one of them fails, which hardly ever happens, all jobs of the
+    /// transaction are run anew, each alone.
+    Transaction,
 }
 
 /// A job in the queue.
@@ -256,9 +260,10 @@ impl Writer {
     }
 
     fn run(&self, job: &mut dyn Job, clock: &mut Reading, news: &mut Vec<News>) -> Fate {
-        let savepoint = job.isolation() == Isolation::Savepoint;
+        let isolation = job.isolation();
+        let savepoint = isolation == Isolation::Savepoint;
         if savepoint && let Err(error) = self.execute("SAVEPOINT job") {
-            return self.failed(job, OpError::Sql(error), false);
+            return self.failed(job, OpError::Sql(error), Isolation::Transaction);
         }
         let announced = news.len();
         let (now, now_text) = clock.read(&self.clock);
@@ -278,7 +283,7 @@ impl Writer {
                 Ok(()) => Fate::Kept,
                 Err(error) => {
                     news.truncate(announced);
-                    self.failed(job, OpError::Sql(error), false)
+                    self.failed(job, OpError::Sql(error), Isolation::Transaction)
                 }
             },
             Ran::Refused if !savepoint => {
@@ -289,32 +294,32 @@ impl Writer {
                 news.truncate(announced);
                 match self.undo_savepoint() {
                     Ok(()) => Fate::Kept,
-                    Err(error) => self.failed(job, OpError::Sql(error), false),
+                    Err(error) => self.failed(job, OpError::Sql(error), Isolation::Transaction),
                 }
             }
             Ran::Failed(error) => {
                 news.truncate(announced);
-                self.failed(job, error, savepoint)
+                self.failed(job, error, isolation)
             }
         }
     }
 
-    /// Gives a job its error and undoes what it did: alone if it has a savepoint, else with the
-    /// whole transaction.
-    fn failed(&self, job: &mut dyn Job, error: OpError, savepoint: bool) -> Fate {
-        // A violated constraint undoes its statement, and outside a savepoint there is no other.
-        let undone = matches!(
+    /// Gives a job its error and undoes what it did: alone where that is possible, else with the whole
+    /// transaction.
+    fn failed(&self, job: &mut dyn Job, error: OpError, isolation: Isolation) -> Fate {
+        let is_violation = matches!(
             &error,
             OpError::Sql(error) if error::code(error) == Some(ErrorCode::ConstraintViolation)
         );
         job.fail(error.into_backend(&self.database, Duration::ZERO));
-        if !self.conn.is_autocommit()
-            && (if savepoint {
-                self.undo_savepoint().is_ok()
-            } else {
-                undone
-            })
-        {
+        let undone = !self.conn.is_autocommit()
+            && match isolation {
+                // A violated constraint undoes its statement, and there is no other.
+                Isolation::Statement => is_violation,
+                Isolation::Savepoint => self.undo_savepoint().is_ok(),
+                Isolation::Transaction => false,
+            };
+        if undone {
             return Fate::Kept;
         }
         self.roll_back();
