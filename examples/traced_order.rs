@@ -8,11 +8,11 @@ use std::error::Error;
 use std::time::Duration;
 
 use openworkflow::otel::OtelInterceptor;
+use openworkflow::otel::export::Telemetry;
 use openworkflow::otel::opentelemetry::Context;
 use openworkflow::otel::opentelemetry::trace::{
     FutureExt, SpanKind, TraceContextExt, Tracer, TracerProvider,
 };
-use openworkflow::otel::otlp::Telemetry;
 use openworkflow::otel::testing::SpanCollector;
 use openworkflow::{Client, Sqlite, Worker};
 use openworkflow_examples::{

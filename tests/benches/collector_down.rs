@@ -9,8 +9,8 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use openworkflow::otel::OtelInterceptor;
+use openworkflow::otel::export::{Protocol, Telemetry};
 use openworkflow::otel::opentelemetry_sdk::trace::SdkTracerProvider;
-use openworkflow::otel::otlp::{Protocol, Telemetry};
 use openworkflow::{Client, Sqlite, Worker, WorkflowSpec};
 
 static GREET: WorkflowSpec<u32, u32> = WorkflowSpec::new("greet");

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use openworkflow::otel::otlp::{ExportStats, Protocol, Telemetry, TelemetryBuilder};
+use openworkflow::otel::export::{ExportStats, Protocol, Telemetry, TelemetryBuilder};
 use openworkflow::{Client, Sqlite, Worker, WorkerHandle, WorkflowSpec};
 use serde_json::json;
 

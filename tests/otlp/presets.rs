@@ -3,8 +3,8 @@
 use std::process::Command;
 use std::time::Duration;
 
+use openworkflow::otel::export::{Destination, Telemetry};
 use openworkflow::otel::opentelemetry::trace::{Tracer, TracerProvider};
-use openworkflow::otel::otlp::{Destination, Telemetry};
 use serde_json::Value;
 
 use crate::receiver::Receiver;

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use openworkflow::otel::export::{Protocol, TailSampling, Telemetry, TelemetryBuilder};
 use openworkflow::otel::opentelemetry::Context;
 use openworkflow::otel::opentelemetry::trace::{
     FutureExt, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
     TracerProvider,
 };
-use openworkflow::otel::otlp::{Protocol, TailSampling, Telemetry, TelemetryBuilder};
 use openworkflow::{Client, Error, RetryPolicy, Sqlite, Worker, WorkerHandle, WorkflowSpec};
 use serde_json::Value;
 

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use openworkflow::otel::export::{Protocol, Telemetry};
 use openworkflow::otel::opentelemetry::trace::{Tracer, TracerProvider};
-use openworkflow::otel::otlp::{Protocol, Telemetry};
 
 use crate::receiver::{Receiver, free_port};
 use crate::tree::text;

@@ -1,18 +1,11 @@
-//! How the interceptor is set up.
+//! What users choose: data, without what acts on it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use opentelemetry::KeyValue;
-use opentelemetry::propagation::TextMapPropagator;
-use opentelemetry::trace::{Tracer, TracerProvider};
-
-use crate::baggage::BaggagePolicy;
-use crate::call::SpanCall;
-use crate::interceptor::OtelInterceptor;
-use crate::propagation::Propagation;
-use crate::tracer::Tracing;
+use workflow_core::{CancelRun, CreateRun, ExecuteRun, SendSignal, StepCall};
 
 /// How the executions of a run relate to the trace of its caller.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,20 +70,98 @@ pub enum SignalNames {
     LeftOut,
 }
 
+/// The call that a span is about to be started for, as
+/// [`OtelInterceptorBuilder::attributes`](crate::OtelInterceptorBuilder::attributes) gets it.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum SpanCall<'a> {
+    /// `workflow.start`.
+    CreateRun(&'a CreateRun),
+    /// `workflow.execute`.
+    ExecuteRun(&'a ExecuteRun),
+    /// `step.*`.
+    Step(&'a StepCall),
+    /// `signal.send`.
+    SendSignal(&'a SendSignal),
+    /// `workflow.cancel`.
+    CancelRun(&'a CancelRun),
+}
+
+/// The limit on a `baggage` header that W3C asks every platform to support, and the most that the
+/// SDK's own propagator reads.
+const W3C_MAX_BYTES: usize = 8192;
+
+/// Which baggage is stored with a run, and how much of it.
+///
+/// A carrier stays in the database as long as its run and is written again for every child, so
+/// baggage there costs space and may be personal data. By default all entries are stored, up to
+/// 8192 bytes (the W3C limit). Entries beyond the limit are left out in the order of their keys, and
+/// [counted](crate::Losses::baggage_entries).
+///
+/// ```
+/// use workflow_otel::{BaggagePolicy, OtelInterceptor};
+///
+/// let otel = OtelInterceptor::builder()
+///     .baggage(BaggagePolicy::only(["tenant.id"]).max_bytes(512))
+///     .build();
+/// ```
+#[derive(Debug, Clone)]
+pub struct BaggagePolicy {
+    pub(crate) allowed: Option<BTreeSet<String>>,
+    pub(crate) max_bytes: usize,
+}
+
+impl BaggagePolicy {
+    /// Stores every entry.
+    #[must_use]
+    pub fn all() -> Self {
+        Self {
+            allowed: None,
+            max_bytes: W3C_MAX_BYTES,
+        }
+    }
+
+    /// Stores the entries with these keys.
+    pub fn only<K: Into<String>>(keys: impl IntoIterator<Item = K>) -> Self {
+        Self {
+            allowed: Some(keys.into_iter().map(Into::into).collect()),
+            max_bytes: W3C_MAX_BYTES,
+        }
+    }
+
+    /// Stores no baggage.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::only::<String>([])
+    }
+
+    /// Stores at most this many bytes, counted as the header that W3C describes (an upper bound of
+    /// it, if characters need escaping).
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+}
+
+impl Default for BaggagePolicy {
+    fn default() -> Self {
+        Self::all()
+    }
+}
+
 pub(crate) type ExtraAttributes = dyn Fn(SpanCall<'_>) -> Vec<KeyValue> + Send + Sync;
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Config {
-    pub(crate) tracing: Tracing,
-    pub(crate) propagation: Propagation,
     pub(crate) mode: TraceMode,
     pub(crate) success: SuccessStatus,
     pub(crate) errors: ErrorDetail,
     pub(crate) signal_names: SignalNames,
     pub(crate) baggage: BaggagePolicy,
     pub(crate) attributes: Option<Arc<ExtraAttributes>>,
-    spans: SpanSelection,
-    spans_of: HashMap<String, SpanSelection>,
+    pub(crate) spans: SpanSelection,
+    pub(crate) spans_of: HashMap<String, SpanSelection>,
 }
 
 impl Config {
@@ -113,144 +184,5 @@ impl fmt::Debug for Config {
             .field("spans", &self.spans)
             .field("spans_of", &self.spans_of)
             .finish_non_exhaustive()
-    }
-}
-
-/// Sets up an [`OtelInterceptor`]; from [`OtelInterceptor::builder`].
-///
-/// ```
-/// use workflow_otel::{ErrorDetail, OtelInterceptor, SpanSelection, TraceMode};
-///
-/// let otel = OtelInterceptor::builder()
-///     .trace_mode(TraceMode::Linked)
-///     .error_detail(ErrorDetail::TypeOnly)
-///     .spans_of("heartbeat", SpanSelection::None)
-///     .build();
-/// ```
-#[derive(Debug, Clone)]
-#[must_use = "call `build` to get the interceptor"]
-pub struct OtelInterceptorBuilder {
-    config: Config,
-}
-
-impl OtelInterceptorBuilder {
-    pub(crate) fn new() -> Self {
-        Self {
-            config: Config {
-                tracing: Tracing::Global,
-                propagation: Propagation::Global,
-                mode: TraceMode::default(),
-                success: SuccessStatus::default(),
-                errors: ErrorDetail::default(),
-                signal_names: SignalNames::default(),
-                baggage: BaggagePolicy::default(),
-                attributes: None,
-                spans: SpanSelection::default(),
-                spans_of: HashMap::new(),
-            },
-        }
-    }
-
-    /// Makes spans with `provider`. Otherwise with the global provider that is set at the time: it
-    /// may be set after the interceptor was built.
-    pub fn tracer_provider<P>(mut self, provider: &P) -> Self
-    where
-        P: TracerProvider,
-        P::Tracer: Send + Sync + 'static,
-        <P::Tracer as Tracer>::Span: Send + Sync + 'static,
-    {
-        self.config.tracing = Tracing::given(provider);
-        self
-    }
-
-    /// Passes context on with `propagator`. Otherwise with the global one, or with W3C trace context
-    /// and baggage where none was set.
-    pub fn propagator(
-        mut self,
-        propagator: impl TextMapPropagator + Send + Sync + 'static,
-    ) -> Self {
-        self.config.propagation = Propagation::Given(Arc::new(propagator));
-        self
-    }
-
-    /// How executions relate to the caller's trace. Otherwise the caller is their parent.
-    pub fn trace_mode(mut self, mode: TraceMode) -> Self {
-        self.config.mode = mode;
-        self
-    }
-
-    /// The status of a span whose operation succeeded. Otherwise Ok.
-    pub fn success_status(mut self, status: SuccessStatus) -> Self {
-        self.config.success = status;
-        self
-    }
-
-    /// How much of an error goes onto a span. Otherwise all of it.
-    pub fn error_detail(mut self, detail: ErrorDetail) -> Self {
-        self.config.errors = detail;
-        self
-    }
-
-    /// Whether the names of signals are on spans. Otherwise as attributes.
-    ///
-    /// ```
-    /// use workflow_otel::{OtelInterceptor, SignalNames};
-    ///
-    /// // For signals like `confirmed:ada@example.com`.
-    /// let otel = OtelInterceptor::builder().signal_names(SignalNames::LeftOut).build();
-    /// ```
-    pub fn signal_names(mut self, names: SignalNames) -> Self {
-        self.config.signal_names = names;
-        self
-    }
-
-    /// Which baggage is stored with a run. Otherwise all of it, up to 8192 bytes.
-    pub fn baggage(mut self, policy: BaggagePolicy) -> Self {
-        self.config.baggage = policy;
-        self
-    }
-
-    /// Which spans are made. Otherwise all.
-    pub fn spans(mut self, selection: SpanSelection) -> Self {
-        self.config.spans = selection;
-        self
-    }
-
-    /// Which spans are made for the workflow of this name, whatever its version; overrides
-    /// [`spans`](Self::spans).
-    pub fn spans_of(mut self, workflow: impl Into<String>, selection: SpanSelection) -> Self {
-        self.config.spans_of.insert(workflow.into(), selection);
-        self
-    }
-
-    /// Adds what `attributes` returns to each span when it starts. This is the only way for inputs
-    /// and signal data to get onto a span: what is exposed there leaves the process. It is called for
-    /// spans that a sampler may still drop, so it should be quick.
-    ///
-    /// ```
-    /// use opentelemetry::KeyValue;
-    /// use workflow_otel::{OtelInterceptor, SpanCall};
-    ///
-    /// let otel = OtelInterceptor::builder()
-    ///     .attributes(|call| match call {
-    ///         SpanCall::CreateRun(call) => {
-    ///             vec![KeyValue::new("app.input_bytes", call.input.size() as i64)]
-    ///         }
-    ///         _ => Vec::new(),
-    ///     })
-    ///     .build();
-    /// ```
-    pub fn attributes(
-        mut self,
-        attributes: impl Fn(SpanCall<'_>) -> Vec<KeyValue> + Send + Sync + 'static,
-    ) -> Self {
-        self.config.attributes = Some(Arc::new(attributes));
-        self
-    }
-
-    /// The interceptor.
-    #[must_use]
-    pub fn build(self) -> OtelInterceptor {
-        OtelInterceptor::new(self.config)
     }
 }

@@ -22,49 +22,43 @@
 //! # Features
 //!
 //! - `http`: trace context in and out of HTTP requests, as tower layers.
-//! - `otlp`: [`init`] and [`otlp`], the set-up for applications that have no OpenTelemetry of their
+//! - `otlp`: [`init`] and [`export`], the set-up for applications that have no OpenTelemetry of their
 //!   own: export over gRPC and HTTP, sampling, hosted backends. Includes `tracing`.
 //! - `testing`: a kit to collect spans and compare them with an expected tree.
 //! - `tracing`: for applications whose own spans and logs are made with the `tracing` crate.
 
-mod baggage;
-mod baggage_header;
-#[cfg(feature = "tracing")]
-mod bridge;
-mod call;
+mod builder;
 mod config;
-mod continuation;
-#[cfg(feature = "http")]
-pub mod http;
+mod context;
+mod edges;
+#[cfg(feature = "otlp")]
+pub mod export;
 mod interceptor;
+#[cfg(feature = "tracing")]
+mod logs;
 mod losses;
 mod names;
-#[cfg(feature = "otlp")]
-pub mod otlp;
-mod outcome;
-mod processor;
-mod progress;
-mod propagation;
-mod scope;
-mod span;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod time;
 mod tracer;
+mod traces;
 
-pub use baggage::BaggagePolicy;
-#[cfg(feature = "tracing")]
-pub use bridge::{JsonRunFields, tracing_layer};
-pub use call::SpanCall;
+pub use builder::OtelInterceptorBuilder;
 pub use config::{
-    ErrorDetail, OtelInterceptorBuilder, SignalNames, SpanSelection, SuccessStatus, TraceMode,
+    BaggagePolicy, ErrorDetail, SignalNames, SpanCall, SpanSelection, SuccessStatus, TraceMode,
 };
+#[cfg(feature = "http")]
+pub use edges::http;
+#[cfg(feature = "otlp")]
+pub use export::init;
 pub use interceptor::OtelInterceptor;
+#[cfg(feature = "tracing")]
+pub use logs::JsonRunFields;
 pub use losses::Losses;
 pub use names::{attribute, event, operation};
-#[cfg(feature = "otlp")]
-pub use otlp::init;
-pub use processor::RunAttributesProcessor;
+pub use traces::RunAttributesProcessor;
+#[cfg(feature = "tracing")]
+pub use traces::bridge::tracing_layer;
 pub use {opentelemetry, opentelemetry_sdk};
 
 /// The examples on the page about tracing.

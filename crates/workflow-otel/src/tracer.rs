@@ -1,5 +1,6 @@
 //! Where spans come from, with the types of the SDK in use hidden.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use opentelemetry::trace::{Span, SpanBuilder, TraceContextExt, Tracer, TracerProvider};
@@ -66,4 +67,31 @@ fn scope() -> InstrumentationScope {
     InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
         .with_version(env!("CARGO_PKG_VERSION"))
         .build()
+}
+
+thread_local! {
+    static OWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, the span that this thread starts is one of ours.
+pub(crate) struct Own {
+    before: bool,
+}
+
+impl Own {
+    pub(crate) fn starting() -> Self {
+        Self {
+            before: OWN.replace(true),
+        }
+    }
+
+    pub(crate) fn is_starting() -> bool {
+        OWN.get()
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        OWN.set(self.before);
+    }
 }

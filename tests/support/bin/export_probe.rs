@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use openworkflow::otel::export::{Destination, InitError, Telemetry};
 use openworkflow::otel::opentelemetry::trace::{TraceContextExt, Tracer};
 use openworkflow::otel::opentelemetry::{Context, global};
-use openworkflow::otel::otlp::{Destination, InitError, Telemetry};
 use openworkflow::otel::testing::SpanCollector;
 
 fn main() {

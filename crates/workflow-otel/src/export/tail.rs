@@ -14,8 +14,9 @@ use opentelemetry_sdk::trace::{
 use super::InitError;
 use super::queue::Queue;
 use super::sampling;
+use crate::context::scope::RunScope;
 use crate::names::{attribute, operation};
-use crate::scope::{Own, RunScope};
+use crate::tracer::Own;
 
 /// The executions that were kept of late, for spans of theirs that start or end after them.
 const REMEMBERED: usize = 1024;
@@ -43,7 +44,7 @@ const REMEMBERED: usize = 1024;
 ///
 /// ```
 /// use std::time::Duration;
-/// use workflow_otel::otlp::{TailSampling, Telemetry};
+/// use workflow_otel::export::{TailSampling, Telemetry};
 ///
 /// let builder = Telemetry::builder()
 ///     .tail_sampling(TailSampling::keep_ratio(0.05).slower_than(Duration::from_secs(2)));

@@ -43,7 +43,7 @@ pub enum Compression {
 /// `Debug` shows the names of the headers, never their values.
 ///
 /// ```
-/// use workflow_otel::otlp::Destination;
+/// use workflow_otel::export::Destination;
 ///
 /// let axiom = Destination::axiom("traces", "xaat-secret");
 /// assert_eq!(axiom.url(), "https://api.axiom.co/v1/traces");

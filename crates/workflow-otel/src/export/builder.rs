@@ -32,7 +32,7 @@ const SERVICE_INSTANCE_ID: &str = "service.instance.id";
 /// environment says.
 ///
 /// ```no_run
-/// use workflow_otel::otlp::{Destination, Telemetry};
+/// use workflow_otel::export::{Destination, Telemetry};
 ///
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let telemetry = Telemetry::builder()

@@ -11,8 +11,8 @@ use opentelemetry::{Context, global};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use workflow_core::Carrier;
 
-use crate::baggage::BaggagePolicy;
-use crate::baggage_header::{BAGGAGE, mend_read, mend_written};
+use super::baggage_header::{BAGGAGE, mend_read, mend_written};
+use crate::config::BaggagePolicy;
 use crate::losses::LossCounters;
 
 /// The longest value that is handed to a propagator to be parsed. Twice what W3C allows for baggage,

@@ -7,17 +7,16 @@ use std::sync::atomic::Ordering;
 use std::task::{Context as Task, Poll};
 use std::time::SystemTime;
 
-use opentelemetry::trace::{Status, TraceContextExt};
+use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
-use workflow_core::{Error, Interruption, Next, NextFuture, Result};
+use workflow_core::{Interruption, Next, NextFuture, Result};
 
-use crate::call;
-use crate::config::{ErrorDetail, SuccessStatus};
-use crate::interceptor::Inner;
-use crate::names::{attribute, event};
-use crate::outcome::{Concluded, Ending, exception, interrupted};
-use crate::progress::{Cause, DroppedStep};
-use crate::scope::RunScope;
+use super::end::About;
+use super::outcome::{Concluded, Ending, interrupted};
+use super::{Traces, call};
+use crate::context::progress::{Cause, DroppedStep};
+use crate::context::scope::RunScope;
+use crate::names::attribute;
 
 /// What a span is about, for the case that it is dropped.
 pub(crate) enum Subject {
@@ -63,125 +62,11 @@ impl Subject {
 
 /// A span that was started, or (not recording) a context that takes its place.
 pub(crate) struct OpenSpan<'a> {
-    pub(crate) inner: &'a Inner,
+    pub(crate) traces: &'a Traces,
     pub(crate) cx: Context,
     pub(crate) recording: bool,
     pub(crate) subject: Subject,
 }
-
-/// What a span's end is about: who else of its execution may have the same error.
-#[derive(Clone, Copy)]
-pub(crate) enum About<'a> {
-    Client,
-    Execution(&'a RunScope),
-    Step(&'a RunScope, &'a str),
-}
-
-impl Inner {
-    /// Ends the span of `cx`: now, or as of `at`.
-    pub(crate) fn end_span(
-        &self,
-        cx: &Context,
-        about: About<'_>,
-        ending: &mut Ending<'_>,
-        at: Option<SystemTime>,
-    ) {
-        let Self { config, losses, .. } = self;
-        let described = losses.contain(|| {
-            let span = cx.span();
-            for attribute in ending.attributes.iter_mut().filter_map(Option::take) {
-                span.set_attribute(attribute);
-            }
-            if let Some(error) = ending.error {
-                let error_type = error.error_type().to_owned();
-                let description = match config.errors {
-                    ErrorDetail::Full => crate::outcome::message(error).to_owned(),
-                    ErrorDetail::TypeOnly => error_type.clone(),
-                };
-                span.set_attribute(KeyValue::new(attribute::ERROR_TYPE, error_type));
-                span.set_status(Status::error(description));
-            } else if let Some(interruption) = ending.interrupted {
-                span.set_attribute(KeyValue::new(attribute::ERROR_TYPE, interruption));
-                span.set_status(Status::error(interruption));
-            } else if ending.succeeded && config.success == SuccessStatus::Ok {
-                span.set_status(Status::Ok);
-            }
-        });
-        let recorded = ending
-            .error
-            .is_none_or(|error| self.record(cx, about, error));
-        let ended = losses.contain(|| match at {
-            Some(at) => cx.span().end_with_timestamp(at),
-            None => cx.span().end(),
-        });
-        if described.is_none() || !recorded || ended.is_none() {
-            losses.span();
-        }
-    }
-
-    /// Makes an exception event of an error on the span of `cx`, unless another span of the execution
-    /// has it. Says whether all went well.
-    pub(crate) fn record(&self, cx: &Context, about: About<'_>, error: &Error) -> bool {
-        let scope = match about {
-            About::Client => None,
-            About::Execution(scope) | About::Step(scope, _) => Some(scope),
-        };
-        let step = match about {
-            About::Step(_, name) => Some(name),
-            _ => error.step_name(),
-        };
-        if scope.is_some_and(|scope| scope.progress.has_recorded(step, error)) {
-            return true;
-        }
-        let recorded = self.losses.contain(|| {
-            let span = cx.span();
-            if span.is_recording() {
-                span.add_event(event::EXCEPTION, exception(error, self.config.errors));
-            }
-            // One that is recorded without being sampled is exported by nobody.
-            span.is_recording() && scope.is_some_and(|scope| scope.is_kept(&span))
-        });
-        if let (Some(true), Some(scope)) = (recorded, scope) {
-            scope.progress.record(step, error);
-        }
-        recorded.is_some()
-    }
-
-    /// Ends the span of a step that was dropped.
-    pub(crate) fn end_dropped(&self, scope: &RunScope, step: &DroppedStep, cause: Cause) {
-        let outcome = KeyValue::new(attribute::STEP_OUTCOME, "canceled");
-        let mut ending = match cause {
-            Cause::GivenUp => Ending::given_up(outcome),
-            Cause::Failure => Ending::interrupted(Some(outcome), EXECUTION_FAILED),
-        };
-        let about = About::Step(scope, &step.name);
-        self.end_span(&step.cx, about, &mut ending, Some(step.at));
-    }
-
-    /// The workflow's code went on after what it dropped so far.
-    #[inline]
-    pub(crate) fn went_on(&self, scope: &RunScope) {
-        if scope.progress.any_dropped() {
-            self.gave_up(scope);
-        }
-    }
-
-    #[cold]
-    fn gave_up(&self, scope: &RunScope) {
-        for step in scope.progress.take_all() {
-            self.end_dropped(scope, &step, Cause::GivenUp);
-        }
-    }
-
-    fn ended(&self, scope: &RunScope, cause: Cause) {
-        for step in scope.progress.end(cause).into_iter().flatten() {
-            self.end_dropped(scope, &step, cause);
-        }
-    }
-}
-
-/// The `error.type` of a step that was at work when its execution failed.
-const EXECUTION_FAILED: &str = "execution_failed";
 
 impl OpenSpan<'_> {
     /// Ends the span as the call ended.
@@ -196,7 +81,7 @@ impl OpenSpan<'_> {
                 Subject::Execution(scope) => About::Execution(scope),
                 Subject::Step { scope, name, .. } => About::Step(scope, name),
             };
-            self.inner.end_span(&self.cx, about, &mut ending, None);
+            self.traces.end_span(&self.cx, about, &mut ending, None);
         }
     }
 
@@ -204,10 +89,10 @@ impl OpenSpan<'_> {
     /// was written, where it is going to.
     fn conclude<C: Concluded>(&mut self, result: &Result<C::Output>) {
         if let Subject::Execution(scope) = &self.subject {
-            self.inner.ended(scope, C::cause(result));
+            self.traces.ended(scope, C::cause(result));
             if self.recording && scope.execution.end_is_promised() {
                 if let Some(error) = C::error(result) {
-                    self.inner.record(&self.cx, About::Execution(scope), error);
+                    self.traces.record(&self.cx, About::Execution(scope), error);
                 }
                 return self.leave_open();
             }
@@ -217,13 +102,14 @@ impl OpenSpan<'_> {
             {
                 *id = Arc::clone(created);
             }
-            self.end(C::conclude(result, &self.subject));
+            let waits = matches!(self.subject, Subject::Step { waits: true, .. });
+            self.end(C::conclude(result, waits));
         }
     }
 
     fn leave_open(&mut self) {
         if let Subject::Execution(scope) = &self.subject {
-            self.inner.leave_open(&scope.execution, self.cx.clone());
+            self.traces.leave_open(&scope.execution, self.cx.clone());
             self.recording = false;
         }
     }
@@ -260,11 +146,11 @@ impl OpenSpan<'_> {
                     };
                     self.recording = false;
                     if let Some(created) = self.subject.created() {
-                        let losses = &self.inner.losses;
+                        let losses = &self.traces.losses;
                         losses.contain(|| self.cx.span().set_attribute(created));
                     }
                     if let Some((step, cause)) = scope.progress.keep(step) {
-                        self.inner.end_dropped(scope, &step, cause);
+                        self.traces.end_dropped(scope, &step, cause);
                     }
                     return;
                 }
@@ -283,8 +169,8 @@ impl Drop for OpenSpan<'_> {
             self.abandon();
         }
         if let Subject::Execution(scope) = &self.subject {
-            self.inner.ended(scope, Cause::Failure);
-            self.inner.forget(scope);
+            self.traces.ended(scope, Cause::Failure);
+            self.traces.forget(scope);
         }
     }
 }
@@ -336,7 +222,7 @@ impl<C: Concluded> Future for Scoped<'_, '_, C> {
             Poll::Ready(result) => this.open.conclude::<C>(result),
             Poll::Pending => {
                 if let Subject::Execution(scope) = &this.open.subject {
-                    this.open.inner.went_on(scope);
+                    this.open.traces.went_on(scope);
                 }
             }
         }

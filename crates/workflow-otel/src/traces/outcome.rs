@@ -9,9 +9,8 @@ use workflow_core::{
 };
 
 use crate::config::ErrorDetail;
+use crate::context::progress::Cause;
 use crate::names::attribute;
-use crate::progress::Cause;
-use crate::span::Subject;
 
 /// The most of an error's message that goes onto a span.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
@@ -63,7 +62,8 @@ impl<'e> Ending<'e> {
 
 /// A call whose end is told on a span.
 pub(crate) trait Concluded: Call {
-    fn conclude<'e>(result: &'e Result<Self::Output>, subject: &Subject) -> Ending<'e>;
+    /// `waits` tells of a step whether it waits for something, and so can time out.
+    fn conclude<'e>(result: &'e Result<Self::Output>, waits: bool) -> Ending<'e>;
 
     /// The error that the call came to.
     fn error(result: &Result<Self::Output>) -> Option<&Error> {
@@ -85,7 +85,7 @@ pub(crate) trait Concluded: Call {
 }
 
 impl Concluded for CreateRun {
-    fn conclude<'e>(result: &'e Result<CreatedRun>, _: &Subject) -> Ending<'e> {
+    fn conclude<'e>(result: &'e Result<CreatedRun>, _: bool) -> Ending<'e> {
         match result {
             Ok(_) => Ending::success(None),
             Err(error) => Ending::failure(None, error),
@@ -98,7 +98,7 @@ impl Concluded for CreateRun {
 }
 
 impl Concluded for CancelRun {
-    fn conclude<'e>(result: &'e Result<()>, _: &Subject) -> Ending<'e> {
+    fn conclude<'e>(result: &'e Result<()>, _: bool) -> Ending<'e> {
         match result {
             Ok(()) => Ending::success(None),
             Err(error) => Ending::failure(None, error),
@@ -107,7 +107,7 @@ impl Concluded for CancelRun {
 }
 
 impl Concluded for SendSignal {
-    fn conclude<'e>(result: &'e Result<SentSignal>, _: &Subject) -> Ending<'e> {
+    fn conclude<'e>(result: &'e Result<SentSignal>, _: bool) -> Ending<'e> {
         match result {
             Ok(sent) => Ending::success(Some(recipients(sent.run_ids.len()))),
             Err(error) => Ending::failure(None, error),
@@ -116,7 +116,7 @@ impl Concluded for SendSignal {
 }
 
 impl Concluded for ExecuteRun {
-    fn conclude<'e>(result: &'e Result<ExecutionOutcome>, _: &Subject) -> Ending<'e> {
+    fn conclude<'e>(result: &'e Result<ExecutionOutcome>, _: bool) -> Ending<'e> {
         match result {
             Ok(outcome) => of_outcome(outcome),
             // An interceptor's: the engine puts the run back into the queue or fails it.
@@ -191,7 +191,7 @@ pub(crate) fn interrupted(reason: Interruption) -> (&'static str, &'static str) 
 }
 
 impl Concluded for StepCall {
-    fn conclude<'e>(result: &'e Result<StepOutcome>, subject: &Subject) -> Ending<'e> {
+    fn conclude<'e>(result: &'e Result<StepOutcome>, waits: bool) -> Ending<'e> {
         let outcome = |word: &'static str| Some(KeyValue::new(attribute::STEP_OUTCOME, word));
         match result {
             Ok(StepOutcome::Completed { .. }) => Ending::success(outcome("completed")),
@@ -203,10 +203,7 @@ impl Concluded for StepCall {
                 ending
             }
             Ok(_) => Ending::success(None),
-            Err(error) => {
-                let waits = matches!(subject, Subject::Step { waits: true, .. });
-                failed_step(waits, error)
-            }
+            Err(error) => failed_step(waits, error),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::builder::TelemetryBuilder;
 use super::environment::Propagators;
 use super::queue::{ExportStats, Queue};
 use crate::OtelInterceptor;
-use crate::bridge::tracing_layer;
+use crate::traces::bridge::tracing_layer;
 
 /// How long a guard that is dropped waits for the spans that are left.
 const DROP_DEADLINE: Duration = Duration::from_secs(5);
@@ -106,7 +106,7 @@ impl Telemetry {
     ///
     /// ```no_run
     /// use tracing_subscriber::prelude::*;
-    /// use workflow_otel::otlp::Telemetry;
+    /// use workflow_otel::export::Telemetry;
     ///
     /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
     /// let telemetry = Telemetry::builder().build()?;

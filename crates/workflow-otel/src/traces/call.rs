@@ -4,30 +4,11 @@ use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanKind;
-use workflow_core::{
-    CancelRun, CreateRun, ExecuteRun, Execution, RunInfo, SendSignal, StepCall, StepKind, StepPhase,
-};
+use workflow_core::{Execution, RunInfo, SendSignal, StepCall, StepKind, StepPhase};
 
+use super::time::rfc3339;
 use crate::config::SignalNames;
 use crate::names::{attribute, operation};
-use crate::time::rfc3339;
-
-/// The call that a span is about to be started for, as
-/// [`OtelInterceptorBuilder::attributes`](crate::OtelInterceptorBuilder::attributes) gets it.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub enum SpanCall<'a> {
-    /// `workflow.start`.
-    CreateRun(&'a CreateRun),
-    /// `workflow.execute`.
-    ExecuteRun(&'a ExecuteRun),
-    /// `step.*`.
-    Step(&'a StepCall),
-    /// `signal.send`.
-    SendSignal(&'a SendSignal),
-    /// `workflow.cancel`.
-    CancelRun(&'a CancelRun),
-}
 
 /// Room for what is known only when the span ends, so that the attributes are allocated once.
 const ROOM_FOR_THE_END: usize = 2;

@@ -62,7 +62,7 @@ pub use queue::ExportStats;
 pub use tail::TailSampling;
 pub use telemetry::Telemetry;
 
-/// Sets up export as the environment describes it (see [`otlp`](self)) and installs it for the whole
+/// Sets up export as the environment describes it (see [`export`](self)) and installs it for the whole
 /// process: the global tracer provider, the global propagator unless one was set, and, unless there
 /// is a `tracing` subscriber, one that logs to standard error and turns `tracing` spans into spans.
 ///

@@ -6,7 +6,7 @@ use opentelemetry_sdk::trace::{Sampler, SamplingResult, ShouldSample};
 
 use super::InitError;
 use crate::names::operation;
-use crate::scope::Own;
+use crate::tracer::Own;
 
 /// A sampler of this share of traces, decided by the trace id. `setting` is to blame for a share
 /// that is none.

@@ -15,7 +15,7 @@ use opentelemetry::trace::TraceContextExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::propagation::Propagation;
+use crate::context::propagation::Propagation;
 
 /// A layer that makes the context in a request's headers (`traceparent`, `baggage`) the current one
 /// while the request is handled: a run that is started there is traced under the caller's span, and

@@ -8,8 +8,9 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 
+use crate::context::scope::{RunScope, StepScope};
 use crate::names::attribute;
-use crate::scope::{Own, RunScope, StepScope};
+use crate::tracer::Own;
 
 /// A span processor that sets `workflow_run.id`, `workflow.name` and, inside a step, `step.name` on
 /// the spans which the application makes inside a run, so that they are found by these too.

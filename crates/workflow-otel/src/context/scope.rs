@@ -1,6 +1,5 @@
 //! What a context knows about the run that is executed in it.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,8 +7,8 @@ use opentelemetry::trace::{SpanId, SpanRef, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use workflow_core::Execution;
 
+use super::progress::Progress;
 use crate::config::SpanSelection;
-use crate::progress::Progress;
 use crate::tracer::StartSpan;
 
 /// An execution, as it is found in the contexts that are current inside of it.
@@ -80,32 +79,5 @@ impl StepScope {
 
     pub(crate) fn wanted() -> bool {
         STEP_SCOPES.load(Ordering::Relaxed)
-    }
-}
-
-thread_local! {
-    static OWN: Cell<bool> = const { Cell::new(false) };
-}
-
-/// While it lives, the span that this thread starts is one of ours.
-pub(crate) struct Own {
-    before: bool,
-}
-
-impl Own {
-    pub(crate) fn starting() -> Self {
-        Self {
-            before: OWN.replace(true),
-        }
-    }
-
-    pub(crate) fn is_starting() -> bool {
-        OWN.get()
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        OWN.set(self.before);
     }
 }

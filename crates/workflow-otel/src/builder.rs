@@ -1,0 +1,170 @@
+//! How the interceptor is set up.
+
+use std::fmt;
+use std::sync::Arc;
+
+use opentelemetry::KeyValue;
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{Tracer, TracerProvider};
+
+use crate::config::{
+    BaggagePolicy, Config, ErrorDetail, SignalNames, SpanCall, SpanSelection, SuccessStatus,
+    TraceMode,
+};
+use crate::context::propagation::Propagation;
+use crate::interceptor::OtelInterceptor;
+use crate::tracer::Tracing;
+use crate::traces::Traces;
+
+impl OtelInterceptor {
+    /// Sets one up.
+    pub fn builder() -> OtelInterceptorBuilder {
+        OtelInterceptorBuilder::new()
+    }
+}
+
+impl Default for OtelInterceptor {
+    fn default() -> Self {
+        Self::builder().build()
+    }
+}
+
+/// Sets up an [`OtelInterceptor`]; from [`OtelInterceptor::builder`].
+///
+/// ```
+/// use workflow_otel::{ErrorDetail, OtelInterceptor, SpanSelection, TraceMode};
+///
+/// let otel = OtelInterceptor::builder()
+///     .trace_mode(TraceMode::Linked)
+///     .error_detail(ErrorDetail::TypeOnly)
+///     .spans_of("heartbeat", SpanSelection::None)
+///     .build();
+/// ```
+#[derive(Clone)]
+#[must_use = "call `build` to get the interceptor"]
+pub struct OtelInterceptorBuilder {
+    config: Config,
+    tracing: Tracing,
+    propagation: Propagation,
+}
+
+impl OtelInterceptorBuilder {
+    fn new() -> Self {
+        Self {
+            config: Config::default(),
+            tracing: Tracing::Global,
+            propagation: Propagation::Global,
+        }
+    }
+
+    /// Makes spans with `provider`. Otherwise with the global provider that is set at the time: it
+    /// may be set after the interceptor was built.
+    pub fn tracer_provider<P>(mut self, provider: &P) -> Self
+    where
+        P: TracerProvider,
+        P::Tracer: Send + Sync + 'static,
+        <P::Tracer as Tracer>::Span: Send + Sync + 'static,
+    {
+        self.tracing = Tracing::given(provider);
+        self
+    }
+
+    /// Passes context on with `propagator`. Otherwise with the global one, or with W3C trace context
+    /// and baggage where none was set.
+    pub fn propagator(
+        mut self,
+        propagator: impl TextMapPropagator + Send + Sync + 'static,
+    ) -> Self {
+        self.propagation = Propagation::Given(Arc::new(propagator));
+        self
+    }
+
+    /// How executions relate to the caller's trace. Otherwise the caller is their parent.
+    pub fn trace_mode(mut self, mode: TraceMode) -> Self {
+        self.config.mode = mode;
+        self
+    }
+
+    /// The status of a span whose operation succeeded. Otherwise Ok.
+    pub fn success_status(mut self, status: SuccessStatus) -> Self {
+        self.config.success = status;
+        self
+    }
+
+    /// How much of an error goes onto a span. Otherwise all of it.
+    pub fn error_detail(mut self, detail: ErrorDetail) -> Self {
+        self.config.errors = detail;
+        self
+    }
+
+    /// Whether the names of signals are on spans. Otherwise as attributes.
+    ///
+    /// ```
+    /// use workflow_otel::{OtelInterceptor, SignalNames};
+    ///
+    /// // For signals like `confirmed:ada@example.com`.
+    /// let otel = OtelInterceptor::builder().signal_names(SignalNames::LeftOut).build();
+    /// ```
+    pub fn signal_names(mut self, names: SignalNames) -> Self {
+        self.config.signal_names = names;
+        self
+    }
+
+    /// Which baggage is stored with a run. Otherwise all of it, up to 8192 bytes.
+    pub fn baggage(mut self, policy: BaggagePolicy) -> Self {
+        self.config.baggage = policy;
+        self
+    }
+
+    /// Which spans are made. Otherwise all.
+    pub fn spans(mut self, selection: SpanSelection) -> Self {
+        self.config.spans = selection;
+        self
+    }
+
+    /// Which spans are made for the workflow of this name, whatever its version; overrides
+    /// [`spans`](Self::spans).
+    pub fn spans_of(mut self, workflow: impl Into<String>, selection: SpanSelection) -> Self {
+        self.config.spans_of.insert(workflow.into(), selection);
+        self
+    }
+
+    /// Adds what `attributes` returns to each span when it starts. This is the only way for inputs
+    /// and signal data to get onto a span: what is exposed there leaves the process. It is called for
+    /// spans that a sampler may still drop, so it should be quick.
+    ///
+    /// ```
+    /// use opentelemetry::KeyValue;
+    /// use workflow_otel::{OtelInterceptor, SpanCall};
+    ///
+    /// let otel = OtelInterceptor::builder()
+    ///     .attributes(|call| match call {
+    ///         SpanCall::CreateRun(call) => {
+    ///             vec![KeyValue::new("app.input_bytes", call.input.size() as i64)]
+    ///         }
+    ///         _ => Vec::new(),
+    ///     })
+    ///     .build();
+    /// ```
+    pub fn attributes(
+        mut self,
+        attributes: impl Fn(SpanCall<'_>) -> Vec<KeyValue> + Send + Sync + 'static,
+    ) -> Self {
+        self.config.attributes = Some(Arc::new(attributes));
+        self
+    }
+
+    /// The interceptor.
+    #[must_use]
+    pub fn build(self) -> OtelInterceptor {
+        OtelInterceptor::new(Traces::new(self.config, self.tracing, self.propagation))
+    }
+}
+
+impl fmt::Debug for OtelInterceptorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OtelInterceptorBuilder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,8 @@
+//! What travels: the scope of a run in the current context, and the carrier from process to process.
+
+mod baggage;
+mod baggage_header;
+pub(crate) mod continuation;
+pub(crate) mod progress;
+pub(crate) mod propagation;
+pub(crate) mod scope;

@@ -1,0 +1,4 @@
+//! Where requests come in and go out.
+
+#[cfg(feature = "http")]
+pub mod http;

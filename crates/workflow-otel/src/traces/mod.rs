@@ -1,0 +1,81 @@
+//! Spans of what the hooks see: `start` makes them, `span` keeps them current, `end` ends them.
+
+#[cfg(feature = "tracing")]
+pub(crate) mod bridge;
+mod call;
+mod carriers;
+mod end;
+mod outcome;
+mod processor;
+mod span;
+mod start;
+mod time;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use opentelemetry::Context;
+use workflow_core::Execution;
+
+use crate::config::Config;
+use crate::context::propagation::Propagation;
+use crate::context::scope::RunScope;
+use crate::losses::LossCounters;
+use crate::tracer::Tracing;
+
+pub use self::processor::RunAttributesProcessor;
+pub(crate) use self::span::Scoped;
+
+/// The spans of one interceptor.
+pub(crate) struct Traces {
+    pub(crate) config: Config,
+    pub(crate) losses: LossCounters,
+    tracing: Tracing,
+    propagation: Propagation,
+    /// The contexts of the executions under way, by the address of the execution: for steps that
+    /// user code runs where the context is not current, in a task of its own for one.
+    executions: Mutex<HashMap<usize, Context>>,
+    /// Those of executions that are over, while their outcome is being written. Several, should this
+    /// interceptor be registered more than once.
+    unwritten: Mutex<HashMap<usize, Vec<Context>>>,
+}
+
+impl Traces {
+    pub(crate) fn new(config: Config, tracing: Tracing, propagation: Propagation) -> Self {
+        Self {
+            config,
+            losses: LossCounters::default(),
+            tracing,
+            propagation,
+            executions: Mutex::default(),
+            unwritten: Mutex::default(),
+        }
+    }
+
+    pub(super) fn is_in(&self, cx: &Context, execution: &Arc<Execution>) -> bool {
+        RunScope::of(cx).is_some_and(|scope| scope.is(self.address(), execution))
+    }
+
+    pub(super) fn forget(&self, scope: &RunScope) {
+        let cx = self.executions().remove(&address_of(&scope.execution));
+        // Not while the lock is held: what a context holds runs code when it is dropped.
+        drop(cx);
+    }
+
+    pub(super) fn executions(&self) -> MutexGuard<'_, HashMap<usize, Context>> {
+        lock(&self.executions)
+    }
+
+    pub(super) fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+/// Nothing panics half-way while one of these is held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn address_of(execution: &Execution) -> usize {
+    std::ptr::from_ref(execution).addr()
+}

@@ -1,0 +1,235 @@
+//! The start of each span: what it is called, what it is under, and what it says from the beginning.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use opentelemetry::trace::{Link, SpanBuilder, SpanId, SpanKind, TraceContextExt};
+use opentelemetry::{Context, KeyValue};
+use workflow_core::{CancelRun, CreateRun, ExecuteRun, SendSignal, StepCall, StepKind};
+
+use super::span::{Child, OpenSpan, Subject};
+use super::{Traces, address_of, call};
+use crate::config::{SpanCall, SpanSelection, TraceMode};
+use crate::context::continuation;
+use crate::context::progress::Progress;
+use crate::context::propagation::{usable_parent, without_span};
+use crate::context::scope::{RunScope, StepScope};
+use crate::names::operation;
+use crate::tracer::{Own, StartSpan, Started};
+
+impl Traces {
+    pub(crate) fn create_run(&self, call: &mut CreateRun) -> Option<OpenSpan<'_>> {
+        let caller = self.caller(call);
+        if self.config.spans_of(&call.run.workflow_name) == SpanSelection::None {
+            self.inject(&caller, call);
+            return None;
+        }
+        let span = SpanBuilder::from_name(call::name(
+            operation::WORKFLOW_START,
+            &call.run.workflow_name,
+        ))
+        .with_kind(SpanKind::Producer);
+        let mut open = self.client_span(
+            span,
+            call::run_attributes(&call.run, false),
+            SpanCall::CreateRun(call),
+            &caller,
+        );
+        if let Some(open) = &mut open {
+            open.subject = Subject::Creation(Arc::clone(&call.run.id));
+        }
+        self.inject(open.as_ref().map_or(&caller, |open| &open.cx), call);
+        open
+    }
+
+    pub(crate) fn execute(&self, call: &ExecuteRun) -> OpenSpan<'_> {
+        let execution = &call.execution;
+        let config = &self.config;
+        let mut base = self
+            .propagation
+            .extract(&execution.run.carrier, &self.losses);
+        let selection = config.spans_of(&execution.run.workflow_name);
+        let tracer = self.tracer();
+        let mut started = None;
+        let mut attributes = Vec::new();
+        if selection != SpanSelection::None {
+            let mut span = SpanBuilder::from_name(call::name(
+                operation::WORKFLOW_EXECUTE,
+                &execution.run.workflow_name,
+            ))
+            .with_kind(SpanKind::Consumer);
+            let creator = base.span().span_context().clone();
+            let mut links = Vec::new();
+            if config.mode == TraceMode::Linked && creator.is_sampled() {
+                links.push(Link::with_context(creator));
+                base = without_span(&base);
+            }
+            if execution.attempt == 1 {
+                links.extend(continuation::read(&execution.run.carrier));
+            }
+            if !links.is_empty() {
+                span = span.with_links(links);
+            }
+            attributes = call::execution_attributes(execution);
+            let all = self.with_extra(attributes.clone(), SpanCall::ExecuteRun(call));
+            started = self.start(&*tracer, span.with_attributes(all), &base);
+        }
+        let recording = started.as_ref().is_some_and(|started| started.recording);
+        let unrecorded = started.as_ref().filter(|started| !started.recording);
+        let unrecorded = unrecorded.map(|started| started.cx.span().span_context().span_id());
+        let scope = Arc::new(RunScope {
+            execution: Arc::clone(execution),
+            span_id: started.as_ref().map_or(SpanId::INVALID, |started| {
+                started.cx.span().span_context().span_id()
+            }),
+            owner: self.address(),
+            tracer,
+            selection,
+            attributes,
+            unrecorded,
+            sampled: started
+                .as_ref()
+                .is_some_and(|started| started.cx.span().span_context().is_sampled()),
+            dropping: AtomicBool::new(false),
+            progress: Progress::default(),
+        });
+        let cx = scope.put(&started.map_or(base, |started| started.cx));
+        self.executions().insert(address_of(execution), cx.clone());
+        OpenSpan {
+            traces: self,
+            cx,
+            recording,
+            subject: Subject::Execution(scope),
+        }
+    }
+
+    pub(crate) fn step(&self, call: &StepCall) -> Option<OpenSpan<'_>> {
+        let current = Context::current();
+        let in_context = self.is_in(&current, &call.execution);
+        let parent = if in_context {
+            current
+        } else {
+            self.context_of(&call.execution)
+        };
+        let scope = Arc::clone(RunScope::of(&parent)?);
+        self.went_on(&scope);
+        // A step is recorded where its execution is. Under one that is not it would be an orphan, so
+        // no sampler is asked and nothing is built for it.
+        let started = if scope.selection == SpanSelection::All && scope.is_recorded(&parent) {
+            let names = self.config.signal_names;
+            let attributes = call::step_attributes(call, &scope.attributes, names);
+            let attributes = self.with_extra(attributes, SpanCall::Step(call));
+            let span = SpanBuilder::from_name(call::step_name(call))
+                .with_kind(call::step_span_kind(call))
+                .with_attributes(attributes);
+            self.start(&*scope.tracer, span, &parent)
+        } else {
+            None
+        };
+        if started.is_none() && in_context && !StepScope::wanted() {
+            return None;
+        }
+        let recording = started.as_ref().is_some_and(|started| started.recording);
+        let mut cx = started.map_or(parent, |started| started.cx);
+        if StepScope::wanted() {
+            let name = call::shown_name(call, self.config.signal_names);
+            cx = cx.with_value(StepScope(name.map(Arc::clone)));
+        }
+        let waits = !matches!(call.kind, StepKind::Run | StepKind::SendSignal { .. });
+        let child = call::uncertain_child(call).map(|asked| {
+            Box::new(Child {
+                attempt_id: Arc::clone(&call.attempt_id),
+                asked: Arc::clone(asked),
+            })
+        });
+        Some(OpenSpan {
+            traces: self,
+            cx,
+            recording,
+            subject: Subject::Step {
+                scope,
+                name: Arc::clone(&call.name),
+                waits,
+                child,
+            },
+        })
+    }
+
+    pub(crate) fn send_signal(&self, call: &SendSignal) -> Option<OpenSpan<'_>> {
+        let span = SpanBuilder::from_name(operation::SIGNAL_SEND).with_kind(SpanKind::Producer);
+        self.client_span(
+            span,
+            call::signal_attributes(call, self.config.signal_names),
+            SpanCall::SendSignal(call),
+            &usable_parent(Context::current()),
+        )
+    }
+
+    pub(crate) fn cancel_run(&self, call: &CancelRun) -> Option<OpenSpan<'_>> {
+        if self.config.spans_of(&call.run.workflow_name) == SpanSelection::None {
+            return None;
+        }
+        let name = call::name(operation::WORKFLOW_CANCEL, &call.run.workflow_name);
+        self.client_span(
+            SpanBuilder::from_name(name).with_kind(SpanKind::Internal),
+            call::run_attributes(&call.run, true),
+            SpanCall::CancelRun(call),
+            &usable_parent(Context::current()),
+        )
+    }
+
+    fn client_span(
+        &self,
+        span: SpanBuilder,
+        attributes: Vec<KeyValue>,
+        call: SpanCall<'_>,
+        caller: &Context,
+    ) -> Option<OpenSpan<'_>> {
+        let span = span.with_attributes(self.with_extra(attributes, call));
+        let Started { cx, recording } = self.start(&*self.tracer(), span, caller)?;
+        Some(OpenSpan {
+            traces: self,
+            cx,
+            recording,
+            subject: Subject::Client,
+        })
+    }
+
+    fn start(
+        &self,
+        tracer: &dyn StartSpan,
+        span: SpanBuilder,
+        parent: &Context,
+    ) -> Option<Started> {
+        let started = self.losses.contain(|| {
+            let _own = Own::starting();
+            tracer.start(span, parent)
+        });
+        match started {
+            Some(Some(started)) => Some(started),
+            Some(None) => {
+                // Under a parent even the tracer of no SDK gives a span, so this one was shut down.
+                if parent.span().span_context().is_sampled() && !parent.is_telemetry_suppressed() {
+                    self.losses.span();
+                }
+                None
+            }
+            None => {
+                self.losses.span();
+                None
+            }
+        }
+    }
+
+    fn with_extra(&self, mut attributes: Vec<KeyValue>, call: SpanCall<'_>) -> Vec<KeyValue> {
+        if let Some(extra) = &self.config.attributes {
+            attributes.extend(self.losses.contain(|| extra(call)).unwrap_or_default());
+        }
+        attributes
+    }
+
+    fn tracer(&self) -> Arc<dyn StartSpan> {
+        let tracer = self.losses.contain(|| self.tracing.tracer());
+        tracer.unwrap_or_else(|| Arc::new(opentelemetry::trace::noop::NoopTracer::new()))
+    }
+}
