@@ -68,8 +68,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     worker.stop().await?;
     println!("{receipt:?}\n\n{}", spans.tree());
     if let Some(telemetry) = telemetry {
-        let spans = telemetry.shutdown(Duration::from_secs(10)).await?;
-        println!("{} spans were exported", spans.exported);
+        println!("{}", telemetry.shutdown(Duration::from_secs(10)).await);
     }
     Ok(())
 }

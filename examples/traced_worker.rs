@@ -35,12 +35,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Waits for the task: the span of a call that was interrupted is ended too.
     let _ = orders.await;
 
-    let spans = telemetry.shutdown(Duration::from_secs(10)).await?;
-    println!(
-        "{} spans were exported, {} lost",
-        spans.exported,
-        spans.lost()
-    );
+    // Where no collector was there, this says so; the program has done its work all the same.
+    println!("{}", telemetry.shutdown(Duration::from_secs(10)).await);
     Ok(())
 }
 

@@ -76,8 +76,10 @@ async fn main() {
         let start = Instant::now();
         let ended = telemetry.shutdown(Duration::from_secs(2)).await;
         let time = start.elapsed().as_secs_f64();
-        let reason = ended.err().map(|error| error.reason).unwrap_or_default();
-        println!("shutdown within 2 s, {name}: {time:.2} s ({reason})");
+        println!(
+            "shutdown within 2 s, {name}: {time:.2} s ({})",
+            ended.reason
+        );
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use openworkflow::otel::export::{ExportStats, Protocol, Telemetry, TelemetryBuilder};
+use openworkflow::otel::export::{ExportStats, Protocol, Report, Telemetry, TelemetryBuilder};
 use openworkflow::{Client, Sqlite, Worker, WorkerHandle, WorkflowSpec};
 use serde_json::json;
 
@@ -11,11 +11,11 @@ use crate::receiver::{Receiver, free_port, well};
 
 static GREET: WorkflowSpec<u32, u32> = WorkflowSpec::new("greet");
 /// `workflow.start`, `workflow.execute`, `step.run`.
-const SPANS_PER_RUN: u64 = 3;
+pub(crate) const SPANS_PER_RUN: u64 = 3;
 
-const BOTH: [Protocol; 2] = [Protocol::HttpProtobuf, Protocol::Grpc];
+pub(crate) const BOTH: [Protocol; 2] = [Protocol::HttpProtobuf, Protocol::Grpc];
 
-fn builder(protocol: Protocol, endpoint: &str) -> TelemetryBuilder {
+pub(crate) fn builder(protocol: Protocol, endpoint: &str) -> TelemetryBuilder {
     Telemetry::builder()
         .protocol(protocol)
         .endpoint(endpoint)
@@ -76,30 +76,24 @@ async fn an_absent_receiver_is_given_up_at_the_end() {
         shop.trade(20).await;
         shop.worker.stop().await.unwrap();
         let start = Instant::now();
-        let error = telemetry
-            .shutdown(Duration::from_secs(20))
-            .await
-            .unwrap_err();
+        let report = telemetry.shutdown(Duration::from_secs(20)).await;
         assert!(
             start.elapsed() < Duration::from_secs(10),
             "three attempts and no more"
         );
-        assert_eq!(error.spans, 20 * SPANS_PER_RUN);
-        assert_eq!(error.stats.undelivered, error.spans);
-        assert!(error.reason.contains("refused"), "{}", error.reason);
-        assert_accounted_for(error.stats, error.spans);
+        assert_eq!(report.lost, 20 * SPANS_PER_RUN);
+        assert_eq!(report.stats.undelivered, report.lost);
+        assert!(report.reason.contains("refused"), "{}", report.reason);
+        assert_accounted_for(report.stats, report.lost);
     }
 }
 
 #[tokio::test]
 async fn what_is_refused_is_not_sent_again() {
-    for (protocol, why) in BOTH.into_iter().zip(["401", "no such key"]) {
+    for (protocol, why) in BOTH.into_iter().zip(["401", "Unauthenticated"]) {
         let receiver = Receiver::start();
         receiver.behave(&json!({"refuse": 401}));
-        let endpoint = match protocol {
-            Protocol::Grpc => receiver.grpc(),
-            _ => receiver.http(),
-        };
+        let endpoint = receiver.endpoint(protocol);
         let telemetry = builder(protocol, &endpoint).build().unwrap();
         let mut shop = Shop::open(&telemetry).await;
         shop.trade(1).await;
@@ -114,14 +108,14 @@ async fn what_is_refused_is_not_sent_again() {
         receiver.behave(&json!({"refuse": 401}));
         shop.trade(1).await;
         shop.worker.stop().await.unwrap();
-        let result = telemetry.shutdown(Duration::from_secs(10)).await;
-        let stats = match &result {
-            Ok(stats) => *stats,
-            Err(error) => {
-                assert!(error.reason.contains(why), "{}", error.reason);
-                error.stats
-            }
-        };
+        let report = telemetry.shutdown(Duration::from_secs(10)).await;
+        // Or it was refused before the shutdown began.
+        assert!(
+            report.lost == 0 || report.reason.contains(why),
+            "{}",
+            report.reason
+        );
+        let stats = report.stats;
         assert!(stats.refused > earlier && stats.exported > 0, "{stats:?}");
         assert_accounted_for(stats, 3 * SPANS_PER_RUN);
     }
@@ -132,17 +126,15 @@ async fn a_receiver_may_ask_for_patience() {
     for protocol in BOTH {
         let receiver = Receiver::start();
         receiver.behave(&json!({"throttle": 2}));
-        let endpoint = match protocol {
-            Protocol::Grpc => receiver.grpc(),
-            _ => receiver.http(),
-        };
+        let endpoint = receiver.endpoint(protocol);
         let telemetry = builder(protocol, &endpoint).build().unwrap();
         let mut shop = Shop::open(&telemetry).await;
         let start = Instant::now();
         shop.trade(5).await;
         shop.worker.stop().await.unwrap();
         // Whatever the deadline, one that says when it will be ready is waited for.
-        let stats = telemetry.shutdown(Duration::from_secs(20)).await.unwrap();
+        let report = telemetry.shutdown(Duration::from_secs(20)).await;
+        let stats = report.into_result().unwrap();
         assert!(
             start.elapsed() >= Duration::from_secs(2),
             "twice a second was asked for"
@@ -157,25 +149,19 @@ async fn a_slow_receiver_holds_nothing_up() {
     for protocol in BOTH {
         let receiver = Receiver::start();
         receiver.behave(&json!({"hang": 30}));
-        let endpoint = match protocol {
-            Protocol::Grpc => receiver.grpc(),
-            _ => receiver.http(),
-        };
+        let endpoint = receiver.endpoint(protocol);
         let telemetry = builder(protocol, &endpoint).build().unwrap();
         let mut shop = Shop::open(&telemetry).await;
         let start = Instant::now();
         shop.trade(20).await;
         shop.worker.stop().await.unwrap();
-        let error = telemetry
-            .shutdown(Duration::from_secs(1))
-            .await
-            .unwrap_err();
+        let report = telemetry.shutdown(Duration::from_secs(1)).await;
         assert!(
             start.elapsed() < Duration::from_secs(15),
             "the deadline counts"
         );
-        assert_eq!(error.reason, "no answer before the deadline");
-        assert_accounted_for(error.stats, 20 * SPANS_PER_RUN);
+        assert_eq!(report.reason, "no answer before the deadline");
+        assert_accounted_for(report.stats, 20 * SPANS_PER_RUN);
     }
 }
 
@@ -197,7 +183,8 @@ async fn an_export_has_a_time_limit() {
         "sent again, and arrived"
     );
     assert_eq!(telemetry.stats().lost(), 0);
-    telemetry.shutdown(Duration::from_secs(10)).await.unwrap();
+    let report = telemetry.shutdown(Duration::from_secs(10)).await;
+    report.into_result().unwrap();
 }
 
 #[tokio::test]
@@ -205,10 +192,7 @@ async fn a_receiver_that_comes_back_gets_everything() {
     for protocol in BOTH {
         let receiver = Receiver::start();
         let ports = (receiver.http_port, receiver.grpc_port);
-        let endpoint = match protocol {
-            Protocol::Grpc => receiver.grpc(),
-            _ => receiver.http(),
-        };
+        let endpoint = receiver.endpoint(protocol);
         let telemetry = builder(protocol, &endpoint).build().unwrap();
         let mut shop = Shop::open(&telemetry).await;
         shop.trade(10).await;
@@ -228,9 +212,32 @@ async fn a_receiver_that_comes_back_gets_everything() {
         shop.trade(10).await;
         shop.worker.stop().await.unwrap();
         assert!(telemetry.flush(Duration::from_secs(20)).await);
-        let stats = telemetry.shutdown(Duration::from_secs(10)).await.unwrap();
+        let report = telemetry.shutdown(Duration::from_secs(10)).await;
+        let stats = report.into_result().unwrap();
         assert_eq!(stats.exported, 40 * SPANS_PER_RUN);
         assert_eq!(receiver.spans().len() as u64, stats.exported - before);
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_dies_over_a_batch_gets_it_again() {
+    for protocol in BOTH {
+        let receiver = Receiver::start();
+        receiver.behave(&json!({"hang": 30}));
+        let ports = (receiver.http_port, receiver.grpc_port);
+        let telemetry = builder(protocol, &receiver.endpoint(protocol))
+            .build()
+            .unwrap();
+        let mut shop = Shop::open(&telemetry).await;
+        shop.trade(1).await;
+        receiver.wait_for_request();
+        drop(receiver);
+        let receiver = Receiver::at(ports.0, ports.1);
+        shop.worker.stop().await.unwrap();
+        assert!(telemetry.flush(Duration::from_secs(20)).await);
+        let report = telemetry.shutdown(Duration::from_secs(10)).await;
+        assert_eq!(report.stats.exported, SPANS_PER_RUN, "{report:?}");
+        assert_eq!(receiver.spans().len() as u64, SPANS_PER_RUN);
     }
 }
 
@@ -239,10 +246,7 @@ async fn what_a_receiver_throws_away_is_counted() {
     for protocol in BOTH {
         let receiver = Receiver::start();
         receiver.behave(&json!({"reject": 1}));
-        let endpoint = match protocol {
-            Protocol::Grpc => receiver.grpc(),
-            _ => receiver.http(),
-        };
+        let endpoint = receiver.endpoint(protocol);
         let telemetry = builder(protocol, &endpoint)
             .schedule_delay(Duration::from_secs(60))
             .build()
@@ -250,12 +254,9 @@ async fn what_a_receiver_throws_away_is_counted() {
         let mut shop = Shop::open(&telemetry).await;
         shop.trade(1).await;
         shop.worker.stop().await.unwrap();
-        let error = telemetry
-            .shutdown(Duration::from_secs(10))
-            .await
-            .unwrap_err();
-        assert_eq!((error.stats.refused, error.stats.exported), (1, 2));
-        assert!(error.reason.contains("not these"), "{}", error.reason);
+        let report = telemetry.shutdown(Duration::from_secs(10)).await;
+        assert_eq!((report.stats.refused, report.stats.exported), (1, 2));
+        assert!(report.reason.contains("not these"), "{}", report.reason);
     }
 }
 
@@ -274,69 +275,27 @@ async fn the_queue_is_bounded() {
     // The queue and the batch in hand.
     assert!(stats.queued <= 30, "{stats:?}");
     assert_eq!(stats.dropped, 50 * SPANS_PER_RUN - stats.queued);
-    let error = telemetry
-        .shutdown(Duration::from_secs(10))
-        .await
-        .unwrap_err();
-    assert_eq!(error.stats.lost(), 50 * SPANS_PER_RUN);
+    let report = telemetry.shutdown(Duration::from_secs(10)).await;
+    assert_eq!(report.stats.lost(), 50 * SPANS_PER_RUN);
 }
 
-/// A certificate authority's certificate, and the paths of a certificate of its for 127.0.0.1.
-fn certificates(folder: &std::path::Path) -> (String, [String; 2]) {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-    let authority_key = KeyPair::generate().unwrap();
-    let mut authority = CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let certificate = authority.self_signed(&authority_key).unwrap();
-    let issuer = Issuer::new(authority, authority_key);
-    let key = KeyPair::generate().unwrap();
-    let server = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let server = server.signed_by(&key, &issuer).unwrap();
-    let paths = [
-        ("server.pem", server.pem()),
-        ("key.pem", key.serialize_pem()),
-    ];
-    let paths = paths.map(|(name, pem)| {
-        let path = folder.join(name);
-        std::fs::write(&path, pem).unwrap();
-        path.to_str().unwrap().to_owned()
-    });
-    (certificate.pem(), paths)
+/// One run, and what became of its spans.
+pub(crate) async fn traded(builder: TelemetryBuilder) -> Report {
+    let telemetry = builder.build().unwrap();
+    let mut shop = Shop::open(&telemetry).await;
+    shop.trade(1).await;
+    shop.worker.stop().await.unwrap();
+    telemetry.shutdown(Duration::from_secs(10)).await
 }
 
+/// It is refused like any other answer that is no success, and the key stays where it belongs.
 #[tokio::test]
-async fn certificates_are_checked() {
-    let folder = tempfile::tempdir().unwrap();
-    let (stranger, _) = certificates(folder.path());
-    let (authority, [certificate, key]) = certificates(folder.path());
-    let receiver = Receiver::with(&["--certificate", &certificate, "--key", &key]);
-    for protocol in BOTH {
-        let port = match protocol {
-            Protocol::Grpc => receiver.grpc_port,
-            _ => receiver.http_port,
-        };
-        let endpoint = format!("https://127.0.0.1:{port}");
-        let end = async |telemetry: Telemetry| {
-            let mut shop = Shop::open(&telemetry).await;
-            shop.trade(1).await;
-            shop.worker.stop().await.unwrap();
-            telemetry.shutdown(Duration::from_secs(10)).await
-        };
-
-        let trusting = builder(protocol, &endpoint).certificates(authority.clone());
-        let stats = end(trusting.build().unwrap()).await.unwrap();
-        assert_eq!(stats.exported, SPANS_PER_RUN);
-
-        let wary = builder(protocol, &endpoint).certificates(stranger.clone());
-        let error = end(wary.build().unwrap()).await.unwrap_err();
-        assert!(error.reason.contains("certificate"), "{}", error.reason);
-        assert_eq!(error.stats.undelivered, SPANS_PER_RUN);
-
-        let plain = builder(protocol, &format!("http://127.0.0.1:{port}"));
-        let error = end(plain.build().unwrap()).await.unwrap_err();
-        assert_eq!(error.stats.lost(), SPANS_PER_RUN);
-    }
-    let no_pem = builder(Protocol::Grpc, "https://localhost").certificates("none");
-    let error = no_pem.build().unwrap_err().to_string();
-    assert!(error.starts_with("the certificates to trust"), "{error}");
+async fn nobody_is_sent_elsewhere() {
+    let (receiver, other) = (Receiver::start(), Receiver::start());
+    let elsewhere = format!("{}/v1/traces", other.http());
+    receiver.behave(&json!({"redirect": elsewhere}));
+    let sending = builder(Protocol::HttpProtobuf, &receiver.http()).header("x-api-key", "s3cret");
+    let report = traded(sending).await;
+    assert_eq!(report.stats.refused, SPANS_PER_RUN);
+    assert!(other.requests().is_empty());
 }

@@ -3,7 +3,9 @@
 mod faults;
 mod golden;
 mod presets;
+mod proxy;
 mod receiver;
 mod sampling;
 mod shutdown;
+mod tls;
 mod tree;

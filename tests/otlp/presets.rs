@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use openworkflow::otel::export::{Destination, Telemetry};
+use openworkflow::otel::export::{Destination, Protocol, Telemetry};
 use openworkflow::otel::opentelemetry::trace::{Tracer, TracerProvider};
 use serde_json::Value;
 
@@ -19,7 +19,8 @@ async fn sent(receiver: &Receiver, destination: Destination) -> Value {
     let shown = format!("{telemetry:?}");
     assert!(!shown.contains("s3cret"), "{shown}");
     drop(telemetry.tracer_provider().tracer("test").start("one"));
-    let stats = telemetry.shutdown(Duration::from_secs(10)).await.unwrap();
+    let report = telemetry.shutdown(Duration::from_secs(10)).await;
+    let stats = report.into_result().unwrap();
     assert_eq!(stats.exported, 1);
     let requests = receiver.requests();
     assert_eq!(requests.len(), 1);
@@ -74,19 +75,29 @@ async fn any_other_over_grpc() {
 /// Variables that are meant for another backend do not reach one that was given in code.
 #[test]
 fn a_destination_in_code_gets_no_key_of_the_environment() {
-    let receiver = Receiver::start();
-    let output = Command::new(env!("CARGO_BIN_EXE_export_probe"))
-        .arg(receiver.http())
-        .env("OTEL_EXPORTER_OTLP_HEADERS", "x-other-key=s3cret")
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-        .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    let request = &receiver.requests()[0];
-    assert_eq!(text(&request["headers"], "authorization"), "Bearer key");
-    assert!(request["headers"]["x-other-key"].is_null(), "{request}");
+    for (protocol, other) in [
+        (Protocol::HttpProtobuf, "grpc"),
+        (Protocol::Grpc, "http/protobuf"),
+    ] {
+        let receiver = Receiver::start();
+        let output = Command::new(env!("CARGO_BIN_EXE_export_probe"))
+            .arg(receiver.endpoint(protocol))
+            .args((protocol == Protocol::Grpc).then_some("grpc"))
+            .env(
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                "x-other-key=s3cret,authorization=s3cret",
+            )
+            .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:1")
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", other)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        let request = &receiver.requests()[0];
+        assert_eq!(text(&request["headers"], "authorization"), "Bearer key");
+        assert!(!request.to_string().contains("s3cret"), "{request}");
+        assert!(!errors.contains("s3cret"), "{errors}");
+    }
 }
 
 #[test]
@@ -97,4 +108,27 @@ fn a_provider_of_the_application_is_not_replaced() {
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
+}
+
+/// Those that only the exporter reads, too.
+#[test]
+fn a_variable_that_cannot_be_honoured_is_an_error() {
+    for (variable, value) in [
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "snappy"),
+        (
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "http://user:s3cret@[::",
+        ),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/nowhere.pem"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_traced_order"))
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+            .env(variable, value)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{errors}");
+        assert!(errors.contains(variable), "{errors}");
+        assert!(!errors.contains("s3cret"), "{errors}");
+    }
 }

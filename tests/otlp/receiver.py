@@ -2,8 +2,10 @@
 
 It takes spans over gRPC and HTTP, keeps them as JSON, and answers as it is told to:
 
-    GET  /received        what was received: requests (protocol, path, headers) and spans
-    POST /behave          {"refuse": status, "throttle": times, "hang": seconds, "reject": spans}
+    GET  /received        what was received: requests (protocol, path, headers) and spans; and how many
+                          requests were begun
+    POST /behave          {"refuse": status, "throttle": times, "hang": seconds, "reject": spans,
+                           "redirect": address}
 
 The ports are printed as one line of JSON once both listen.
 """
@@ -28,7 +30,8 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 LOCK = threading.Lock()
 REQUESTS = []
 SPANS = []
-BEHAVIOUR = {"refuse": 0, "throttle": 0, "hang": 0, "reject": 0}
+BEGUN = []
+BEHAVIOUR = {"refuse": 0, "throttle": 0, "hang": 0, "reject": 0, "redirect": ""}
 
 
 def value(any_value):
@@ -78,6 +81,7 @@ def keep(request, protocol, path, headers):
 def behaviour():
     """What to do with this request: an instruction is used up by it."""
     with LOCK:
+        BEGUN.append(1)
         now = dict(BEHAVIOUR)
         BEHAVIOUR["throttle"] = max(0, BEHAVIOUR["throttle"] - 1)
     time.sleep(now["hang"])
@@ -121,7 +125,7 @@ class Http(BaseHTTPRequestHandler):
 
     def do_GET(self):
         with LOCK:
-            data = json.dumps({"requests": REQUESTS, "spans": SPANS}).encode()
+            data = json.dumps({"requests": REQUESTS, "spans": SPANS, "begun": len(BEGUN)}).encode()
         self.reply(200, data, content_type="application/json")
 
     def do_POST(self):
@@ -133,6 +137,8 @@ class Http(BaseHTTPRequestHandler):
         now = behaviour()
         if now["refuse"]:
             return self.reply(now["refuse"])
+        if now["redirect"]:
+            return self.reply(307, location=now["redirect"])
         if now["throttle"]:
             return self.reply(429, retry_after="1")
         request = service.ExportTraceServiceRequest.FromString(data)
@@ -167,6 +173,7 @@ def main():
     parser.add_argument("--grpc", type=int, default=0)
     parser.add_argument("--certificate")
     parser.add_argument("--key")
+    parser.add_argument("--client-authority")
     args = parser.parse_args()
 
     server = grpc.server(
@@ -177,10 +184,17 @@ def main():
     if args.certificate:
         with open(args.key, "rb") as key, open(args.certificate, "rb") as certificate:
             pair = (key.read(), certificate.read())
-        credentials = grpc.ssl_server_credentials([pair])
+        authority = None
+        if args.client_authority:
+            with open(args.client_authority, "rb") as file:
+                authority = file.read()
+        credentials = grpc.ssl_server_credentials([pair], authority, authority is not None)
         grpc_port = server.add_secure_port(f"127.0.0.1:{args.grpc}", credentials)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(args.certificate, args.key)
+        if authority:
+            context.load_verify_locations(args.client_authority)
+            context.verify_mode = ssl.CERT_REQUIRED
         http.socket = context.wrap_socket(http.socket, server_side=True)
     else:
         grpc_port = server.add_insecure_port(f"127.0.0.1:{args.grpc}")

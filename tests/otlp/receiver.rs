@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use openworkflow::otel::export::Protocol;
 use serde_json::{Value, json};
 
 const REQUIREMENTS: &str = include_str!("requirements.txt");
@@ -101,11 +102,22 @@ impl Receiver {
     }
 
     pub(crate) fn http(&self) -> String {
-        format!("http://127.0.0.1:{}", self.http_port)
+        self.endpoint(Protocol::HttpProtobuf)
     }
 
     pub(crate) fn grpc(&self) -> String {
-        format!("http://127.0.0.1:{}", self.grpc_port)
+        self.endpoint(Protocol::Grpc)
+    }
+
+    pub(crate) fn port(&self, protocol: Protocol) -> u16 {
+        match protocol {
+            Protocol::Grpc => self.grpc_port,
+            _ => self.http_port,
+        }
+    }
+
+    pub(crate) fn endpoint(&self, protocol: Protocol) -> String {
+        format!("http://127.0.0.1:{}", self.port(protocol))
     }
 
     /// Has it answer otherwise from now on; `receiver.py` says what it understands.
@@ -121,6 +133,15 @@ impl Receiver {
     /// The requests that have arrived.
     pub(crate) fn requests(&self) -> Vec<Value> {
         self.received()["requests"].as_array().unwrap().clone()
+    }
+
+    /// Waits until somebody sends something, whatever the answer is going to be.
+    pub(crate) fn wait_for_request(&self) {
+        let start = Instant::now();
+        while self.received()["begun"] == 0 {
+            assert!(start.elapsed() < PATIENCE, "nobody sends anything");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn received(&self) -> Value {
@@ -213,5 +234,5 @@ pub(crate) fn free_port() -> u16 {
 
 /// As the receiver behaves by default.
 pub(crate) fn well() -> Value {
-    json!({"refuse": 0, "throttle": 0, "hang": 0, "reject": 0})
+    json!({"refuse": 0, "throttle": 0, "hang": 0, "reject": 0, "redirect": ""})
 }

@@ -102,11 +102,8 @@ impl Shop {
 
     async fn close(mut self) -> Vec<Value> {
         self.worker.stop().await.unwrap();
-        let stats = self
-            .telemetry
-            .shutdown(Duration::from_secs(10))
-            .await
-            .unwrap();
+        let report = self.telemetry.shutdown(Duration::from_secs(10)).await;
+        let stats = report.into_result().unwrap();
         assert_eq!(stats.lost(), 0);
         let spans = self.receiver.spans();
         assert_eq!(stats.exported, spans.len() as u64);
@@ -338,7 +335,8 @@ async fn late_spans_follow_the_tail() {
         drop(span);
         drop(tracer.start_with_context("begins late", &cx));
         drop(cx);
-        let stats = telemetry.shutdown(Duration::from_secs(10)).await.unwrap();
+        let report = telemetry.shutdown(Duration::from_secs(10)).await;
+        let stats = report.into_result().unwrap();
         assert_eq!(stats.exported, expected, "{}", tree(&receiver.spans()));
         assert_eq!(stats.exported + stats.discarded, 5);
     }

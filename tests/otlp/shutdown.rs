@@ -13,7 +13,7 @@ use crate::receiver::{Receiver, free_port};
 use crate::tree::text;
 
 /// Starts the example `traced_worker`, sends it `signal` once `ready`, and answers what it printed to
-/// standard output and standard error.
+/// standard output and standard error. It is to end well, whatever became of its spans.
 fn traced_worker(signal: &str, endpoint: &str, protocol: &str, ready: impl Fn()) -> [String; 2] {
     let mut worker = Command::new(env!("CARGO_BIN_EXE_traced_worker"))
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
@@ -34,7 +34,7 @@ fn traced_worker(signal: &str, endpoint: &str, protocol: &str, ready: impl Fn())
     assert!(sent.success());
     let start = Instant::now();
     let output = [said, errors].map(|text| text.join().unwrap());
-    worker.wait().unwrap();
+    assert!(worker.wait().unwrap().success(), "{}", output[1]);
     // However long the receiver has been away.
     assert!(
         start.elapsed() < Duration::from_secs(5),
@@ -85,13 +85,40 @@ fn a_termination_loses_nothing() {
 #[test]
 fn losses_are_reported_once_in_a_while() {
     let endpoint = format!("http://127.0.0.1:{}", free_port());
-    let [_, errors] = traced_worker("-INT", &endpoint, "http/protobuf", || {
-        std::thread::sleep(Duration::from_secs(3));
-    });
-    let warnings = errors.matches("spans do not get through").count();
-    assert_eq!(warnings, 1, "{errors}");
-    assert!(errors.contains("onnection refused"), "{errors}");
-    assert!(errors.contains("ShutdownError"), "{errors}");
+    for protocol in ["http/protobuf", "grpc"] {
+        let [said, errors] = traced_worker("-INT", &endpoint, protocol, || {
+            std::thread::sleep(Duration::from_secs(3));
+        });
+        // Of all crates: one while it runs, one at the end.
+        let warnings: Vec<_> = errors.lines().filter(|line| is_trouble(line)).collect();
+        assert_eq!(warnings.len(), 2, "{warnings:#?}");
+        assert!(warnings[0].contains("spans do not get through"));
+        assert!(warnings[0].contains("onnection refused"), "{warnings:#?}");
+        assert!(warnings[1].contains("spans were not delivered before"));
+        assert!(said.contains("\n0 spans were exported, "), "{said}");
+    }
+}
+
+/// A program that ends before it has noticed anything hears of it once.
+#[test]
+fn an_absent_receiver_is_a_warning_and_no_failure() {
+    let endpoint = format!("http://127.0.0.1:{}", free_port());
+    let output = Command::new(env!("CARGO_BIN_EXE_traced_order"))
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let warnings: Vec<_> = errors.lines().filter(|line| is_trouble(line)).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    assert!(warnings[0].contains("onnection refused"), "{warnings:#?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("0 spans were exported, 18 lost"), "{said}");
+}
+
+fn is_trouble(line: &str) -> bool {
+    // The engine's own log is not about telemetry.
+    (line.contains(" WARN ") || line.contains(" ERROR ")) && !line.contains(" openworkflow: ")
 }
 
 fn telemetry(receiver: &Receiver) -> Telemetry {
@@ -119,8 +146,8 @@ fn no_runtime_is_needed() {
     let receiver = Receiver::start();
     let telemetry = telemetry(&receiver);
     drop(telemetry.tracer_provider().tracer("test").start("one"));
-    let stats = futures::executor::block_on(telemetry.shutdown(Duration::from_secs(10)));
-    assert_eq!(stats.unwrap().exported, 1);
+    let report = futures::executor::block_on(telemetry.shutdown(Duration::from_secs(10)));
+    assert_eq!(report.into_result().unwrap().exported, 1);
     assert_eq!(receiver.spans().len(), 1);
 }
 
@@ -135,8 +162,8 @@ fn the_provider_itself_can_be_flushed_and_shut_down() {
     drop(tracer.start("two"));
     telemetry.tracer_provider().shutdown().unwrap();
     assert_eq!(receiver.spans().len(), 2);
-    let stats = futures::executor::block_on(telemetry.shutdown(Duration::from_secs(10)));
-    assert_eq!(stats.unwrap().exported, 2);
+    let report = futures::executor::block_on(telemetry.shutdown(Duration::from_secs(10)));
+    assert_eq!(report.into_result().unwrap().exported, 2);
 }
 
 /// On the runtime where the SDK's own processor stalls.
@@ -157,7 +184,8 @@ async fn work_is_done_before_the_spans_are_sent() {
         let _span = tracer.start("never done");
         std::future::pending::<()>().await;
     });
-    let stats = telemetry.shutdown(Duration::from_secs(3)).await.unwrap();
+    let report = telemetry.shutdown(Duration::from_secs(3)).await;
+    let stats = report.into_result().unwrap();
     assert_eq!(stats.exported, 3);
     let spans = receiver.spans();
     let names: Vec<_> = spans.iter().map(|span| text(span, "name")).collect();

@@ -23,7 +23,8 @@
 //!
 //! - `http`: trace context in and out of HTTP requests, as tower layers.
 //! - `otlp`: [`init`] and [`export`], the set-up for applications that have no OpenTelemetry of their
-//!   own: export over gRPC and HTTP, sampling, hosted backends. Includes `tracing`.
+//!   own: export over HTTP, sampling, hosted backends. Includes `tracing`.
+//! - `otlp-grpc`: the same over gRPC too.
 //! - `testing`: a kit to collect spans and compare them with an expected tree.
 //! - `tracing`: for applications whose own spans and logs are made with the `tracing` crate.
 

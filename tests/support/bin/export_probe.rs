@@ -13,7 +13,10 @@ fn main() {
     if endpoint == "with a provider of its own" {
         return with_a_provider_of_its_own();
     }
-    let destination = Destination::axiom("traces", "key").endpoint(endpoint);
+    let destination = match std::env::args().nth(2).as_deref() {
+        Some("grpc") => Destination::grpc(endpoint).header("authorization", "Bearer key"),
+        _ => Destination::axiom("traces", "key").endpoint(endpoint),
+    };
     let telemetry = Telemetry::builder()
         .destination(destination.clone())
         .init()
@@ -32,8 +35,8 @@ fn main() {
     assert!(matches!(again, Err(InitError::AlreadyInstalled)));
     // What was installed first is still there.
     drop(tracer.start("afterwards"));
-    let stats = futures::executor::block_on(telemetry.shutdown(Duration::from_secs(10)));
-    assert_eq!(stats.unwrap().exported, 3);
+    let report = futures::executor::block_on(telemetry.shutdown(Duration::from_secs(10)));
+    assert_eq!(report.into_result().unwrap().exported, 3);
 }
 
 /// `init` is an error there, and what was set stays.

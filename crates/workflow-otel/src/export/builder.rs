@@ -1,6 +1,7 @@
 //! Settings in code, above those of the environment.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -10,18 +11,19 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, KeyValue, global};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
-    Sampler, SdkTracerProvider, ShouldSample, Span, SpanData, SpanProcessor,
+    Sampler, SdkTracerProvider, ShouldSample, Span, SpanData, SpanExporter, SpanProcessor,
 };
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 
 use super::destination::{Destination, Protocol};
 use super::environment::Environment;
+use super::exporters::{Exporters, Settings};
 use super::queue::{Limits, Queue};
 use super::sampling::{self, ResampleRuns};
 use super::tail::TailSampling;
 use super::telemetry::Telemetry;
-use super::transport::{Address, Transport};
+use super::witness::Witness;
 use super::{Compression, InitError};
 
 const SERVICE_NAME: &str = "service.name";
@@ -45,13 +47,7 @@ const SERVICE_INSTANCE_ID: &str = "service.instance.id";
 /// ```
 #[must_use = "call `init` or `build`"]
 pub struct TelemetryBuilder {
-    destination: Option<Destination>,
-    protocol: Option<Protocol>,
-    endpoint: Option<String>,
-    headers: Vec<(String, String)>,
-    compression: Option<Compression>,
-    timeout: Option<Duration>,
-    certificates: Option<Vec<u8>>,
+    settings: Settings,
     service: Vec<(&'static str, String)>,
     attributes: Vec<KeyValue>,
     sampler: Option<Box<dyn ShouldSample>>,
@@ -67,13 +63,7 @@ pub struct TelemetryBuilder {
 impl TelemetryBuilder {
     pub(super) fn new() -> Self {
         Self {
-            destination: None,
-            protocol: None,
-            endpoint: None,
-            headers: Vec::new(),
-            compression: None,
-            timeout: None,
-            certificates: None,
+            settings: Settings::default(),
             service: Vec::new(),
             attributes: Vec::new(),
             sampler: None,
@@ -90,48 +80,60 @@ impl TelemetryBuilder {
     /// Sends to this destination. The protocol, endpoint and headers of the environment are not used
     /// then, and neither are [`protocol`](Self::protocol) and [`endpoint`](Self::endpoint).
     pub fn destination(mut self, destination: Destination) -> Self {
-        self.destination = Some(destination);
+        self.settings.destination = Some(destination);
         self
     }
 
     /// How OTLP is spoken. Otherwise `OTEL_EXPORTER_OTLP_PROTOCOL`, or HTTP.
     pub fn protocol(mut self, protocol: Protocol) -> Self {
-        self.protocol = Some(protocol);
+        self.settings.protocol = Some(protocol);
         self
     }
 
     /// Sends to this address, such as `http://collector:4318`; for HTTP, `/v1/traces` is added.
     /// Otherwise `OTEL_EXPORTER_OTLP_ENDPOINT`, or `localhost`.
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
-        self.endpoint = Some(endpoint.into());
+        self.settings.endpoint = Some(endpoint.into());
         self
     }
 
     /// Sends this header too. Those of `OTEL_EXPORTER_OTLP_HEADERS` are sent as well, unless they
     /// have the same name.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.push((name.into(), value.into()));
+        self.settings.headers.push((name.into(), value.into()));
         self
     }
 
     /// How requests are compressed. Otherwise as the destination has it, then
     /// `OTEL_EXPORTER_OTLP_COMPRESSION`, then not at all.
     pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = Some(compression);
+        self.settings.compression = Some(compression);
         self
     }
 
     /// How long one attempt to deliver a batch may take. Otherwise `OTEL_EXPORTER_OTLP_TIMEOUT`, or
     /// 10 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.settings.timeout = Some(timeout);
         self
     }
 
     /// Trusts these certificates (PEM) in place of the system's. Otherwise those in the file that
     /// `OTEL_EXPORTER_OTLP_CERTIFICATE` names.
     pub fn certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.certificates = Some(pem.into());
+        self.settings.tls.trusted = Some(pem.into());
+        self
+    }
+
+    /// Shows this certificate to receivers that ask for one: a chain and its key, both in PEM.
+    /// Otherwise those in the files that `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE` and
+    /// `OTEL_EXPORTER_OTLP_CLIENT_KEY` name.
+    pub fn client_certificate(
+        mut self,
+        chain: impl Into<Vec<u8>>,
+        key: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.settings.tls.identity = Some((chain.into(), key.into()));
         self
     }
 
@@ -255,12 +257,12 @@ impl TelemetryBuilder {
                 .build();
             return Ok(Telemetry::new(provider, None, propagators));
         }
-        let limits = self.limits(&env)?;
+        let mut limits = self.limits(&env)?;
         let resource = self.resource();
         let sampler = self.sampler_or(&env)?;
-        let transport = Transport::new(self.address(&env)?)?;
-        let queue =
-            Queue::start(transport, (&resource).into(), limits).map_err(InitError::Thread)?;
+        let exporters = Exporters::new(self.settings, &env)?;
+        limits.patience = exporters.patience();
+        let queue = start(&exporters, &resource, limits)?;
         let mut provider = SdkTracerProvider::builder()
             .with_resource(resource)
             .with_sampler(sampler);
@@ -272,48 +274,6 @@ impl TelemetryBuilder {
             None => provider.with_span_processor(queue.clone()),
         };
         Ok(Telemetry::new(provider.build(), Some(queue), propagators))
-    }
-
-    fn address(&self, env: &Environment) -> Result<Address, InitError> {
-        let mut blame = "the destination's endpoint".to_owned();
-        let mut destination = match &self.destination {
-            Some(destination) => destination.clone(),
-            None => {
-                let env = env.with_protocol(self.protocol);
-                let of_env = Destination::from_env(&env)?;
-                if let Some(endpoint) = &self.endpoint {
-                    blame = "the endpoint".to_owned();
-                    of_env.endpoint(endpoint)
-                } else {
-                    if let Some((name, ..)) = env.endpoint() {
-                        blame = name;
-                    }
-                    of_env
-                }
-            }
-        };
-        for (name, value) in &self.headers {
-            destination = destination.header(name, value);
-        }
-        let compression = self.compression.or(destination.compression);
-        let certificates = match (&self.certificates, env.certificate()) {
-            (Some(pem), _) => Some(pem.clone()),
-            (None, Some((name, path))) => {
-                let pem = std::fs::read(path);
-                Some(pem.map_err(|error| InitError::invalid(name, format!("{path}: {error}")))?)
-            }
-            (None, None) => None,
-        };
-        Ok(Address {
-            protocol: destination.protocol,
-            uri: destination.uri(&blame)?,
-            headers: destination.header_map()?,
-            compression: match compression {
-                Some(compression) => compression,
-                None => env.compression()?.unwrap_or_default(),
-            },
-            certificates,
-        })
     }
 
     fn limits(&self, env: &Environment) -> Result<Limits, InitError> {
@@ -329,15 +289,10 @@ impl TelemetryBuilder {
             Some(delay) => delay,
             None => env.schedule_delay()?.unwrap_or(Duration::from_secs(5)),
         };
-        let timeout = match self.timeout {
-            Some(timeout) => timeout,
-            None => env.timeout()?.unwrap_or(Duration::from_secs(10)),
-        };
         for (what, is_zero) in [
             ("the size of the queue", queue == 0),
             ("the size of batches", batch == 0),
             ("the delay of batches", delay.is_zero()),
-            ("the timeout of exports", timeout.is_zero()),
         ] {
             if is_zero {
                 return Err(InitError::invalid(what, "it is 0"));
@@ -347,7 +302,7 @@ impl TelemetryBuilder {
             queue,
             batch: batch.min(queue),
             delay,
-            timeout,
+            patience: Duration::MAX,
         })
     }
 
@@ -391,14 +346,38 @@ impl TelemetryBuilder {
 
 impl fmt::Debug for TelemetryBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let headers: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        let headers: Vec<_> = self.settings.headers.iter().map(|(name, _)| name).collect();
         f.debug_struct("TelemetryBuilder")
-            .field("destination", &self.destination)
-            .field("protocol", &self.protocol)
+            .field("destination", &self.settings.destination)
+            .field("protocol", &self.settings.protocol)
             .field("headers", &headers)
             .field("service", &self.service)
             .field("tail_sampling", &self.tail)
             .finish_non_exhaustive()
+    }
+}
+
+/// Makes the exporter of spans, and starts the thread that drives it.
+fn start(exporters: &Exporters, resource: &Resource, limits: Limits) -> Result<Queue, InitError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(InitError::Thread)?;
+    let witness = Arc::new(Witness::default());
+    let built = {
+        let _current = runtime.enter();
+        witness.strictly(|| exporters.spans(&witness))
+    };
+    match built {
+        Ok(mut exporter) => {
+            exporter.set_resource(resource);
+            Queue::start(exporter, witness, runtime, limits).map_err(InitError::Thread)
+        }
+        Err(error) => {
+            // It cannot be dropped where another runtime is at work.
+            runtime.shutdown_background();
+            Err(error)
+        }
     }
 }
 

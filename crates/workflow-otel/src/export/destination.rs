@@ -9,9 +9,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::InitError;
 use super::environment::Environment;
-
-/// The path of traces in OTLP over HTTP.
-const TRACES_PATH: &str = "/v1/traces";
+use super::exporters::TRACES;
 
 /// How OTLP is spoken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,17 +18,15 @@ pub enum Protocol {
     /// HTTP/1.1 with protobuf bodies, `http/protobuf`. The port is 4318 by convention.
     #[default]
     HttpProtobuf,
-    /// gRPC, `grpc`. The port is 4317 by convention.
+    /// gRPC, `grpc`. The port is 4317 by convention. Needs the feature `otlp-grpc` (of the crate
+    /// `openworkflow`: `otel-otlp-grpc`).
     Grpc,
 }
 
 /// How requests are compressed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compression {
-    /// Not at all.
-    #[default]
-    None,
     /// With gzip.
     Gzip,
 }
@@ -57,6 +53,9 @@ pub enum Compression {
 pub struct Destination {
     pub(super) protocol: Protocol,
     pub(super) compression: Option<Compression>,
+    /// The address, and for HTTP what the path of the signal is added to.
+    base: String,
+    /// The address of traces.
     url: String,
     headers: Vec<(String, String)>,
 }
@@ -64,22 +63,23 @@ pub struct Destination {
 impl Destination {
     /// A receiver of OTLP over HTTP. `/v1/traces` is added to the address unless it ends so.
     pub fn http(endpoint: impl Into<String>) -> Self {
-        Self {
-            protocol: Protocol::HttpProtobuf,
-            compression: None,
-            url: with_traces_path(&endpoint.into()),
-            headers: Vec::new(),
-        }
+        Self::of(Protocol::HttpProtobuf, endpoint)
     }
 
     /// A receiver of OTLP over gRPC. The address has the form `http://host:4317`; `https` for TLS.
     pub fn grpc(endpoint: impl Into<String>) -> Self {
+        Self::of(Protocol::Grpc, endpoint)
+    }
+
+    pub(super) fn of(protocol: Protocol, endpoint: impl Into<String>) -> Self {
         Self {
-            protocol: Protocol::Grpc,
+            protocol,
             compression: None,
-            url: endpoint.into(),
+            base: String::new(),
+            url: String::new(),
             headers: Vec::new(),
         }
+        .endpoint(endpoint)
     }
 
     /// [Axiom](https://axiom.co): its dataset for traces and an API token that may ingest there.
@@ -166,10 +166,14 @@ impl Destination {
     #[must_use]
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
         let endpoint = endpoint.into();
-        self.url = match self.protocol {
-            Protocol::HttpProtobuf => with_traces_path(&endpoint),
+        self.base = match self.protocol {
+            Protocol::HttpProtobuf => {
+                let base = endpoint.trim_end_matches('/');
+                base.strip_suffix(TRACES).unwrap_or(base).to_owned()
+            }
             Protocol::Grpc => endpoint,
         };
+        self.url = self.url_of(TRACES);
         self
     }
 
@@ -190,36 +194,22 @@ impl Destination {
         self
     }
 
-    /// The address that requests go to.
+    /// The address that traces go to.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// What the environment describes: `OTEL_EXPORTER_OTLP_*`.
-    pub(super) fn from_env(env: &Environment) -> Result<Self, InitError> {
-        let protocol = env.protocol()?;
-        let mut destination = match (env.endpoint(), protocol) {
-            (Some((_, url, true)), Protocol::HttpProtobuf) => Self {
-                // The address of the signal is taken as it is.
-                url,
-                ..Self::http("")
-            },
-            (Some((_, url, _)), Protocol::HttpProtobuf) => Self::http(url),
-            (Some((_, url, _)), Protocol::Grpc) => Self::grpc(url),
-            (None, Protocol::HttpProtobuf) => Self::http("http://localhost:4318"),
-            (None, Protocol::Grpc) => Self::grpc("http://localhost:4317"),
-        };
-        destination.headers = env.headers()?;
-        if protocol == Protocol::Grpc && !destination.url.contains("://") {
-            let scheme = if env.insecure()? { "http" } else { "https" };
-            destination.url = format!("{scheme}://{}", destination.url);
+    /// The address of the signal with this path.
+    pub(super) fn url_of(&self, path: &str) -> String {
+        match self.protocol {
+            Protocol::HttpProtobuf => format!("{}{path}", self.base),
+            Protocol::Grpc => self.base.clone(),
         }
-        Ok(destination)
     }
 
-    /// Where to send, checked. `setting` names what is to blame for a bad address.
-    pub(super) fn uri(&self, setting: &str) -> Result<Uri, InitError> {
+    /// Checks the address. `setting` names what is to blame for a bad one.
+    pub(super) fn check(&self, setting: &str) -> Result<(), InitError> {
         let invalid = |reason: &str| InitError::invalid(setting, reason);
         let uri: Uri = self
             .url
@@ -234,24 +224,29 @@ impl Destination {
                 "it contains credentials; send them in an `authorization` header",
             ));
         }
-        Ok(uri)
+        Ok(())
     }
 
     /// The headers, checked, and marked as sensitive.
     pub(super) fn header_map(&self) -> Result<HeaderMap, InitError> {
-        let mut map = HeaderMap::new();
-        for (name, value) in &self.headers {
-            let header = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| InitError::invalid(format!("the header {name:?}"), "its name"))?;
-            let mut value = HeaderValue::from_str(value).map_err(|_| {
-                let reason = "its value has characters that no header may have";
-                InitError::invalid(format!("the header {name:?}"), reason)
-            })?;
-            value.set_sensitive(true);
-            map.insert(header, value);
-        }
-        Ok(map)
+        header_map(&self.headers)
     }
+}
+
+/// `headers`, checked, and marked as sensitive.
+pub(super) fn header_map(headers: &[(String, String)]) -> Result<HeaderMap, InitError> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        let header = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| InitError::invalid(format!("the header {name:?}"), "its name"))?;
+        let mut value = HeaderValue::from_str(value).map_err(|_| {
+            let reason = "its value has characters that no header may have";
+            InitError::invalid(format!("the header {name:?}"), reason)
+        })?;
+        value.set_sensitive(true);
+        map.insert(header, value);
+    }
+    Ok(map)
 }
 
 impl fmt::Debug for Destination {
@@ -268,15 +263,6 @@ impl fmt::Debug for Destination {
             .field("headers", &names)
             .field("compression", &self.compression)
             .finish()
-    }
-}
-
-fn with_traces_path(endpoint: &str) -> String {
-    let endpoint = endpoint.trim_end_matches('/');
-    if endpoint.ends_with(TRACES_PATH) {
-        endpoint.to_owned()
-    } else {
-        format!("{endpoint}{TRACES_PATH}")
     }
 }
 
@@ -349,8 +335,8 @@ mod tests {
             .header("x-bad", "s3cret\n");
         let texts = [
             format!("{destination:?}"),
-            destination.uri("the endpoint").unwrap_err().to_string(),
-            format!("{:?}", destination.uri("the endpoint").unwrap_err()),
+            destination.check("the endpoint").unwrap_err().to_string(),
+            format!("{:?}", destination.check("the endpoint").unwrap_err()),
             destination.header_map().unwrap_err().to_string(),
             format!(
                 "{:?}",
@@ -362,31 +348,5 @@ mod tests {
         for text in texts {
             assert!(!text.contains("s3cret"), "{text}");
         }
-    }
-
-    #[test]
-    fn the_environment_is_read_by_the_standard() {
-        let of = |all: &[(&str, &str)]| Destination::from_env(&env(all)).unwrap();
-        assert_eq!(of(&[]).url(), "http://localhost:4318/v1/traces");
-        let generic = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:1/base/");
-        assert_eq!(of(&[generic]).url(), "http://c:1/base/v1/traces");
-        let signal = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://t:2/as-is");
-        assert_eq!(of(&[generic, signal]).url(), "http://t:2/as-is");
-        let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
-        assert_eq!(of(&[grpc]).url(), "http://localhost:4317");
-        assert_eq!(of(&[grpc]).protocol, Protocol::Grpc);
-        let bare = ("OTEL_EXPORTER_OTLP_ENDPOINT", "c:4317");
-        assert_eq!(of(&[grpc, bare]).url(), "https://c:4317");
-        let insecure = ("OTEL_EXPORTER_OTLP_INSECURE", "true");
-        assert_eq!(of(&[grpc, bare, insecure]).url(), "http://c:4317");
-
-        let headers = (
-            "OTEL_EXPORTER_OTLP_HEADERS",
-            "x-a=1, authorization=Basic%20abc%3D, x-b=a=b",
-        );
-        let destination = of(&[headers]);
-        assert_eq!(value(&destination, "x-a"), "1");
-        assert_eq!(value(&destination, "authorization"), "Basic abc=");
-        assert_eq!(value(&destination, "x-b"), "a=b");
     }
 }

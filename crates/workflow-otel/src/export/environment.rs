@@ -1,4 +1,7 @@
-//! The standard `OTEL_*` variables. An empty variable counts as unset, as the standard has it.
+//! The standard `OTEL_*` variables that nobody else reads, or not strictly enough. An empty variable
+//! counts as unset, as the standard has it.
+//!
+//! The address, headers and compression are read by `opentelemetry-otlp`.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -7,7 +10,7 @@ use std::time::Duration;
 use opentelemetry_sdk::trace::Sampler;
 
 use super::InitError;
-use super::destination::{Compression, Protocol};
+use super::destination::Protocol;
 use super::sampling;
 
 /// The variables that are looked at.
@@ -27,20 +30,6 @@ impl Environment {
     pub(super) fn of(all: impl IntoIterator<Item = (String, String)>) -> Self {
         let all = all.into_iter().map(|(k, v)| (k, v.trim().to_owned()));
         Self(all.filter(|(_, value)| !value.is_empty()).collect())
-    }
-
-    /// The same, with the protocol that code asked for.
-    pub(super) fn with_protocol(&self, protocol: Option<Protocol>) -> Self {
-        let mut env = self.clone();
-        if let Some(protocol) = protocol {
-            let name = match protocol {
-                Protocol::HttpProtobuf => "http/protobuf",
-                Protocol::Grpc => "grpc",
-            };
-            let variable = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL".to_owned();
-            env.0.insert(variable, name.to_owned());
-        }
-        env
     }
 
     fn get(&self, variable: &str) -> Option<&str> {
@@ -114,45 +103,15 @@ impl Environment {
         }
     }
 
-    /// The variable's name, the address, and whether it is that of the signal.
-    pub(super) fn endpoint(&self) -> Option<(String, String, bool)> {
-        let (name, value) = self.exporter("ENDPOINT")?;
-        let of_signal = name.contains("TRACES");
-        Some((name, value.to_owned(), of_signal))
+    /// The address, to see whether TLS is spoken.
+    pub(super) fn endpoint(&self) -> Option<String> {
+        self.exporter("ENDPOINT").map(|(_, value)| value.to_owned())
     }
 
-    pub(super) fn insecure(&self) -> Result<bool, InitError> {
+    /// Whether TLS is not spoken to an address without a scheme.
+    pub(super) fn is_insecure(&self) -> bool {
         self.exporter("INSECURE")
-            .map_or(Ok(false), |(name, value)| Self::truth(&name, value))
-    }
-
-    pub(super) fn headers(&self) -> Result<Vec<(String, String)>, InitError> {
-        let Some((name, list)) = self.exporter("HEADERS") else {
-            return Ok(Vec::new());
-        };
-        let mut headers = Vec::new();
-        for entry in list.split(',').map(str::trim).filter(|e| !e.is_empty()) {
-            // The message must not show the entry: it is where keys are.
-            let (key, value) = entry.split_once('=').ok_or_else(|| {
-                InitError::invalid(&name, "an entry is not of the form name=value")
-            })?;
-            let value = percent_decoded(value.trim())
-                .ok_or_else(|| InitError::invalid(&name, "a value is not valid UTF-8"))?;
-            headers.push((key.trim().to_owned(), value));
-        }
-        Ok(headers)
-    }
-
-    pub(super) fn compression(&self) -> Result<Option<Compression>, InitError> {
-        match self.exporter("COMPRESSION") {
-            None => Ok(None),
-            Some((_, "none")) => Ok(Some(Compression::None)),
-            Some((_, "gzip")) => Ok(Some(Compression::Gzip)),
-            Some((name, other)) => Err(InitError::invalid(
-                name,
-                format!("{other:?} is not supported; there are gzip and none"),
-            )),
-        }
+            .is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"))
     }
 
     /// How long an export may take. The variable is in milliseconds.
@@ -166,6 +125,19 @@ impl Environment {
     /// The path of a file with the certificates to trust.
     pub(super) fn certificate(&self) -> Option<(String, &str)> {
         self.exporter("CERTIFICATE")
+    }
+
+    /// The paths of the files with the certificate to show and its key.
+    pub(super) fn client_certificate(&self) -> Result<Option<[(String, &str); 2]>, InitError> {
+        let names = ["CLIENT_CERTIFICATE", "CLIENT_KEY"];
+        match names.map(|name| self.exporter(name)) {
+            [Some(chain), Some(key)] => Ok(Some([chain, key])),
+            [None, None] => Ok(None),
+            [Some((name, _)), None] | [None, Some((name, _))] => Err(InitError::invalid(
+                name,
+                "a certificate and its key are needed, and only one of the two is set",
+            )),
+        }
     }
 
     pub(super) fn queue_size(&self) -> Result<Option<usize>, InitError> {
@@ -248,25 +220,6 @@ impl Propagators {
     };
 }
 
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let hex = |at: usize| char::from(*after.get(at)?).to_digit(16);
-        match (first, hex(0), hex(1)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push(u8::try_from(high * 16 + low).ok()?);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,8 +233,9 @@ mod tests {
         let env = env(&[
             ("OTEL_SDK_DISABLED", "TRUE"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "1500"),
-            ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip"),
-            ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", ""),
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "10"),
             ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "5"),
             ("OTEL_BSP_SCHEDULE_DELAY", "250"),
@@ -292,7 +246,7 @@ mod tests {
         ]);
         assert!(env.is_disabled().unwrap());
         assert_eq!(env.timeout().unwrap(), Some(Duration::from_millis(1500)));
-        assert_eq!(env.compression().unwrap(), Some(Compression::Gzip));
+        assert_eq!(env.protocol().unwrap(), Protocol::Grpc);
         assert_eq!(env.queue_size().unwrap(), Some(10));
         assert_eq!(env.batch_size().unwrap(), Some(5));
         let delay = env.schedule_delay().unwrap();
@@ -314,7 +268,7 @@ mod tests {
         ]);
         assert!(!env.is_disabled().unwrap());
         assert!(env.sampler().unwrap().is_none());
-        assert_eq!(env.endpoint().unwrap().1, "http://c");
+        assert_eq!(env.endpoint().unwrap(), "http://c");
         assert_eq!(env.propagators().unwrap(), Propagators::ALL);
     }
 
@@ -327,13 +281,10 @@ mod tests {
             of("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
                 .protocol()
                 .map(drop),
-            of("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")
-                .compression()
+            of("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem")
+                .client_certificate()
                 .map(drop),
             of("OTEL_EXPORTER_OTLP_TIMEOUT", "10s").timeout().map(drop),
-            of("OTEL_EXPORTER_OTLP_HEADERS", "s3cret")
-                .headers()
-                .map(drop),
             of("OTEL_BSP_MAX_QUEUE_SIZE", "-1").queue_size().map(drop),
             of("OTEL_TRACES_SAMPLER", "xray").sampler().map(drop),
             of("OTEL_PROPAGATORS", "b3").propagators().map(drop),
@@ -342,9 +293,8 @@ mod tests {
             "OTEL_SDK_DISABLED",
             "OTEL_TRACES_EXPORTER",
             "OTEL_EXPORTER_OTLP_PROTOCOL",
-            "OTEL_EXPORTER_OTLP_COMPRESSION",
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY",
             "OTEL_EXPORTER_OTLP_TIMEOUT",
-            "OTEL_EXPORTER_OTLP_HEADERS",
             "OTEL_BSP_MAX_QUEUE_SIZE",
             "OTEL_TRACES_SAMPLER",
             "OTEL_PROPAGATORS",
@@ -352,21 +302,6 @@ mod tests {
         for (error, name) in errors.into_iter().zip(names) {
             let error = error.unwrap_err().to_string();
             assert!(error.starts_with(name), "{error}");
-            assert!(!error.contains("s3cret"), "{error}");
         }
-    }
-
-    #[test]
-    fn values_are_percent_decoded() {
-        for (text, decoded) in [
-            ("a%20b", "a b"),
-            ("100%", "100%"),
-            ("%zz", "%zz"),
-            ("%C3%A4", "ä"),
-            ("ä", "ä"),
-        ] {
-            assert_eq!(percent_decoded(text).as_deref(), Some(decoded));
-        }
-        assert_eq!(percent_decoded("%ff"), None);
     }
 }

@@ -1,8 +1,6 @@
-//! What can go wrong when telemetry is set up or shut down.
+//! What can go wrong when telemetry is set up.
 
 use std::io;
-
-use super::ExportStats;
 
 /// Telemetry cannot be set up as it was asked for. No message repeats a header or a key.
 #[derive(Debug, thiserror::Error)]
@@ -42,17 +40,4 @@ impl InitError {
             reason: reason.into(),
         }
     }
-}
-
-/// Not every span was delivered before telemetry was shut down.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-#[error("{spans} spans could not be delivered on shutdown: {reason}")]
-pub struct ShutdownError {
-    /// How many spans were given up, or refused, on shutdown.
-    pub spans: u64,
-    /// Why, in words.
-    pub reason: String,
-    /// What became of all spans, those lost before the shutdown included.
-    pub stats: ExportStats,
 }

@@ -8,14 +8,14 @@
 //! let telemetry = workflow_otel::init()?;
 //! let otel = telemetry.interceptor();
 //! // client.interceptor(otel.clone()), worker.interceptor(otel), worker.run().await
-//! telemetry.shutdown(Duration::from_secs(10)).await?;
+//! telemetry.shutdown(Duration::from_secs(10)).await;
 //! # Ok(()) }
 //! ```
 //!
-//! Spans wait in a bounded queue for a thread that sends them in batches over gRPC or HTTP. A
-//! receiver that is down, slow or refuses costs workflows nothing: batches are tried again until it
-//! is back, what does not fit into the queue meanwhile is dropped, counted in [`ExportStats`], and
-//! reported as a `tracing` warning once a minute.
+//! Spans wait in a bounded queue for a thread that hands them to an exporter of `opentelemetry-otlp`,
+//! over HTTP or, with the feature `otlp-grpc`, gRPC. A receiver that is down, slow or refuses costs
+//! workflows nothing: batches are tried again until it is back, what does not fit into the queue
+//! meanwhile is dropped, counted in [`ExportStats`], and reported as a `tracing` warning once a minute.
 //!
 //! An application that has a tracer provider of its own needs nothing of this module:
 //! [`OtelInterceptor::builder`](crate::OtelInterceptor::builder) takes it.
@@ -34,10 +34,12 @@
 //! | `OTEL_EXPORTER_OTLP_ENDPOINT` | `http://localhost:4318`, for gRPC `:4317` |
 //! | `OTEL_EXPORTER_OTLP_PROTOCOL` (`http/protobuf`, `grpc`) | `http/protobuf` |
 //! | `OTEL_EXPORTER_OTLP_HEADERS` (`name=value,…`, percent-encoded) | none |
-//! | `OTEL_EXPORTER_OTLP_COMPRESSION` (`gzip`, `none`) | `none` |
+//! | `OTEL_EXPORTER_OTLP_COMPRESSION` (`gzip`, `none`) | `none`; gRPC is always compressed |
 //! | `OTEL_EXPORTER_OTLP_TIMEOUT`, in ms | `10000` |
 //! | `OTEL_EXPORTER_OTLP_CERTIFICATE`, a PEM file | the system's certificates |
+//! | `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`, `…_CLIENT_KEY`, PEM files | none |
 //! | `OTEL_EXPORTER_OTLP_INSECURE`, for gRPC addresses without a scheme | `false` |
+//! | `ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`, for HTTP | none |
 //! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | `parentbased_always_on` |
 //! | `OTEL_PROPAGATORS` (`tracecontext`, `baggage`, `none`) | `tracecontext,baggage` |
 //! | `OTEL_BSP_MAX_QUEUE_SIZE` | `2048` spans |
@@ -46,19 +48,23 @@
 //! | `RUST_LOG` (targets and levels), for the log that `init` sets up | `info` |
 
 mod builder;
+mod client;
 mod destination;
 mod environment;
 mod error;
+mod exporters;
 mod queue;
+mod report;
+mod reporter;
 mod sampling;
 mod tail;
 mod telemetry;
-mod transport;
+mod witness;
 
 pub use builder::TelemetryBuilder;
 pub use destination::{Compression, Destination, Protocol};
-pub use error::{InitError, ShutdownError};
-pub use queue::ExportStats;
+pub use error::InitError;
+pub use report::{ExportStats, Report, Undelivered};
 pub use tail::TailSampling;
 pub use telemetry::Telemetry;
 

@@ -1,8 +1,10 @@
-//! Spans on their way out: a bounded queue, a thread that sends it in batches, and a count of what
-//! became of every span.
+//! Spans on their way out: a bounded queue in front of any exporter, a thread that hands it batches,
+//! and a count of what became of every span.
 //!
-//! Not the SDK's batch processor: that one has a fixed limit of 5 s for a flush, reports no failed
-//! export, does not tell what it dropped, and stalls with gRPC on a single-threaded runtime.
+//! Not the SDK's batch processor. That one gives each batch to the exporter once: a receiver that is
+//! away for a minute costs what ended in that minute. It does not tell what it dropped before it is
+//! shut down, nor that the last export failed, and a flush or shutdown over gRPC on a single-threaded
+//! runtime waits for its timeout.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,27 +18,23 @@ use std::thread;
 use std::time::Duration;
 
 use opentelemetry::Context;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
-use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter, SpanProcessor};
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::Dispatch;
+use tracing::instrument::WithSubscriber;
 
-use super::ShutdownError;
-use super::transport::{Accepted, Encoded, Failure, Transport};
+use super::report::{ExportStats, Report};
+use super::reporter::{self, Reporter};
+use super::witness::{Answer, Witness};
 
-/// The first pause after a failed delivery; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The first pause after an export that failed, with all attempts that an exporter makes by itself; it
+/// doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(800);
 /// The longest pause of our own choice. So late do we notice that a receiver is back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// The longest pause that a receiver may ask for.
-const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(60);
-/// While shutting down, a receiver that fails so often in a row is given up.
-const LAST_ATTEMPTS: u32 = 3;
-/// At most so often are losses reported.
-const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a shutdown that names no deadline may take, as in the SDK.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -46,33 +44,8 @@ pub(super) struct Limits {
     pub(super) queue: usize,
     pub(super) batch: usize,
     pub(super) delay: Duration,
-    pub(super) timeout: Duration,
-}
-
-/// What became of the spans that were sampled and ended. Each is counted in one place.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ExportStats {
-    /// The receiver accepted them.
-    pub exported: u64,
-    /// They wait in the queue, or are being sent.
-    pub queued: u64,
-    /// The queue was full, as the receiver was down or too slow, or was closed by the shutdown.
-    pub dropped: u64,
-    /// The receiver refused them: a wrong key, a wrong path, data it does not take.
-    pub refused: u64,
-    /// Given up on shutdown, because the receiver could not be reached or time was up.
-    pub undelivered: u64,
-    /// Left out by [`TailSampling`](super::TailSampling), as it was asked to.
-    pub discarded: u64,
-}
-
-impl ExportStats {
-    /// Spans that should have been exported and were not.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
-        self.dropped + self.refused + self.undelivered
-    }
+    /// How long an export may take before it is tried anew.
+    pub(super) patience: Duration,
 }
 
 #[derive(Default)]
@@ -128,24 +101,20 @@ pub(super) struct Queue {
 
 enum Command {
     Flush(Reply<()>),
-    Stop(Instant, Reply<Stopped>),
+    Stop(Instant, Reply<Report>),
     Timer(Instant, oneshot::Sender<()>),
 }
 
-/// How a stop ended; `Ok` where nothing was lost on the way out.
-type Stopped = Result<ExportStats, ShutdownError>;
 type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
 impl Queue {
-    /// Starts the thread that exports.
-    pub(super) fn start(
-        transport: Transport,
-        resource: ResourceAttributesWithSchema,
+    /// Starts the thread that exports, which drives `runtime` meanwhile.
+    pub(super) fn start<E: SpanExporter + 'static>(
+        exporter: E,
+        witness: Arc<Witness>,
+        runtime: Runtime,
         limits: Limits,
     ) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
         let shared = Arc::new(Shared {
             buffer: Mutex::new(Buffer {
                 spans: VecDeque::new(),
@@ -159,8 +128,9 @@ impl Queue {
         let (commands, inbox) = mpsc::unbounded_channel();
         let sender = Sender {
             shared: Arc::clone(&shared),
-            transport,
-            resource,
+            exporter,
+            log: witness.log(),
+            witness,
             inbox: Inbox {
                 commands: inbox,
                 flushes: Vec::new(),
@@ -175,9 +145,11 @@ impl Queue {
         thread::Builder::new()
             .name("workflow-otel-export".to_owned())
             .spawn(move || {
-                // What the transport does is no part of anybody's trace.
+                // What the exporter does is no part of anybody's trace.
                 let _suppressed = Context::enter_telemetry_suppressed_scope();
                 runtime.block_on(sender.run());
+                // Not by dropping it, which would wait for requests that were abandoned.
+                runtime.shutdown_background();
             })?;
         Ok(Self { shared, commands })
     }
@@ -206,7 +178,7 @@ impl Queue {
     }
 
     /// Closes the queue and sends what is in it, until `limit`.
-    pub(super) async fn stop(&self, limit: Duration) -> Stopped {
+    pub(super) async fn stop(&self, limit: Duration) -> Report {
         let (reply, done) = oneshot::channel();
         let stop = Command::Stop(
             deadline(limit),
@@ -221,7 +193,7 @@ impl Queue {
     }
 
     /// The same, blocking the thread.
-    pub(super) fn stop_blocking(&self, limit: Duration) -> Stopped {
+    pub(super) fn stop_blocking(&self, limit: Duration) -> Report {
         let (reply, done) = std_mpsc::sync_channel(1);
         let stop = Command::Stop(
             deadline(limit),
@@ -236,16 +208,13 @@ impl Queue {
     }
 
     /// The thread is gone already.
-    fn stopped_before(&self) -> Stopped {
+    fn stopped_before(&self) -> Report {
         let stats = self.stats();
-        if stats.queued == 0 {
-            return Ok(stats);
-        }
-        Err(ShutdownError {
-            spans: stats.queued,
-            reason: "the export thread has ended".to_owned(),
-            stats,
-        })
+        let reason = match stats.queued {
+            0 => "",
+            _ => "the export thread has ended",
+        };
+        Report::new(stats, stats.queued, reason)
     }
 
     /// `future`, unless it takes longer than `limit`. Timed by the export thread, as the caller may
@@ -305,7 +274,8 @@ impl SpanProcessor for Queue {
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.stop_blocking(timeout)
+        let ended = self.stop_blocking(timeout).into_result();
+        ended
             .map(drop)
             .map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
     }
@@ -335,7 +305,7 @@ fn deadline(limit: Duration) -> Instant {
 struct Inbox {
     commands: mpsc::UnboundedReceiver<Command>,
     flushes: Vec<Reply<()>>,
-    stops: Vec<Reply<Stopped>>,
+    stops: Vec<Reply<Report>>,
     stop_by: Option<Instant>,
 }
 
@@ -376,10 +346,11 @@ impl Inbox {
 }
 
 /// The export thread.
-struct Sender {
+struct Sender<E> {
     shared: Arc<Shared>,
-    transport: Transport,
-    resource: ResourceAttributesWithSchema,
+    exporter: E,
+    witness: Arc<Witness>,
+    log: Dispatch,
     inbox: Inbox,
     reporter: Reporter,
     /// Why no more is sent: the shutdown has given the receiver up.
@@ -389,7 +360,7 @@ struct Sender {
     reason: String,
 }
 
-impl Sender {
+impl<E: SpanExporter> Sender<E> {
     async fn run(mut self) {
         loop {
             self.wait_for_work().await;
@@ -397,9 +368,9 @@ impl Sender {
             // What is there now goes out, however small the last batch. What comes meanwhile waits
             // until it is a batch or its time has come.
             let mut backlog = self.shared.buffer().spans.len();
-            while let Some((spans, count)) = self.take(backlog) {
-                backlog -= count.min(backlog);
-                self.deliver(spans, count).await;
+            while let Some(spans) = self.take(backlog) {
+                backlog -= spans.len().min(backlog);
+                self.deliver(spans).await;
             }
             for reply in flushes {
                 reply(());
@@ -430,9 +401,9 @@ impl Sender {
         }
     }
 
-    /// The next batch, and how many spans it has: a whole one, the rest of the `backlog`, or on
-    /// stopping, when the queue is closed, whatever there is.
-    fn take(&mut self, backlog: usize) -> Option<(Vec<SpanData>, usize)> {
+    /// The next batch: a whole one, the rest of the `backlog`, or on stopping, when the queue is closed,
+    /// whatever there is.
+    fn take(&mut self, backlog: usize) -> Option<Vec<SpanData>> {
         let mut buffer = self.shared.buffer();
         buffer.closed |= self.inbox.is_stopping();
         let count = buffer.spans.len().min(self.shared.limits.batch);
@@ -441,66 +412,50 @@ impl Sender {
             return None;
         }
         buffer.in_flight = count;
-        let spans = buffer.spans.drain(..count).collect();
-        Some((spans, count))
+        Some(buffer.spans.drain(..count).collect())
     }
 
     /// Sends a batch until it is accepted or refused, or until there is no more time.
-    async fn deliver(&mut self, spans: Vec<SpanData>, count: usize) {
+    async fn deliver(&mut self, spans: Vec<SpanData>) {
         let shared = Arc::clone(&self.shared);
         let counters = &shared.counters;
-        let resource_spans = group_spans_by_resource_and_scope(spans, &self.resource);
-        let batch = self
-            .transport
-            .encode(ExportTraceServiceRequest { resource_spans });
+        let count = spans.len() as u64;
         let mut pause = FIRST_PAUSE;
-        let mut last_attempts = 0;
         let (counter, lost) = loop {
             if let Some(reason) = &self.hopeless {
                 self.reason.clone_from(reason);
-                break (&counters.undelivered, count as u64);
+                break (&counters.undelivered, count);
             }
-            match self.attempt(&batch).await {
-                Ok(Accepted { rejected, reason }) => {
-                    let rejected = rejected.min(count as u64);
-                    let exported = count as u64 - rejected;
-                    counters.exported.fetch_add(exported, Ordering::Relaxed);
+            let was_stopping = self.inbox.is_stopping();
+            // An exporter keeps what it is given, and this may be needed again.
+            match self.export(spans.clone()).await {
+                Answer::Accepted { rejected, reason } => {
+                    let rejected = rejected.min(count);
+                    let exported = &counters.exported;
+                    exported.fetch_add(count - rejected, Ordering::Relaxed);
                     if rejected > 0 {
                         self.reason = format!("the receiver rejected some: {reason}");
                         self.reporter.note(self.reason.clone());
                     }
                     break (&counters.refused, rejected);
                 }
-                Err(Failure::Refused(reason)) => {
+                Answer::Refused(reason) => {
                     self.reason.clone_from(&reason);
                     self.reporter.note(reason);
-                    break (&counters.refused, count as u64);
+                    break (&counters.refused, count);
                 }
-                Err(Failure::Unavailable {
-                    reason,
-                    retry_after,
-                }) => {
-                    let asked = retry_after.map(|asked| asked.min(LONGEST_ASKED_PAUSE));
+                Answer::Unavailable(reason) => {
+                    self.reporter.note(reason.clone());
                     if self.inbox.is_stopping() {
-                        // One that says when it will be ready is no lost case.
-                        last_attempts += u32::from(asked.is_none());
                         let out_of_time = self.inbox.stop_by.is_some_and(|by| by <= Instant::now());
-                        if out_of_time || last_attempts >= LAST_ATTEMPTS {
-                            self.reporter.note(reason.clone());
+                        // One more export, with the attempts of its own, is all that there is time for.
+                        if was_stopping || out_of_time {
                             self.hopeless = Some(reason);
-                            continue;
                         }
+                        continue;
                     }
-                    self.reporter.note(reason);
-                    self.reporter.report(&self.shared);
-                    // However long it has been away: on the way out there is no time for long pauses.
-                    let own = if self.inbox.is_stopping() {
-                        FIRST_PAUSE * last_attempts.max(1)
-                    } else {
-                        pause
-                    };
-                    let wait = jittered(own).max(asked.unwrap_or_default());
-                    self.pause(wait, asked.is_some()).await;
+                    self.reporter.report(self.shared.stats());
+                    self.pause(jittered(pause)).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
@@ -510,57 +465,58 @@ impl Sender {
             self.lost_at_last += lost;
         }
         shared.buffer().in_flight = 0;
-        self.reporter.report(&shared);
+        // What is lost on the way out is told when all is over.
+        if !self.inbox.is_stopping() {
+            self.reporter.report(shared.stats());
+        }
     }
 
-    async fn attempt(&mut self, batch: &Encoded) -> Result<Accepted, Failure> {
-        let limit = self.shared.limits.timeout;
-        let mut attempt = pin!(timeout(limit, self.transport.send(batch.clone())));
+    async fn export(&mut self, spans: Vec<SpanData>) -> Answer {
+        let Self {
+            exporter,
+            witness,
+            log,
+            inbox,
+            shared,
+            ..
+        } = self;
+        witness.begin();
+        let limit = shared.limits.patience;
+        let export = exporter.export(spans).with_subscriber(log.clone());
+        let mut export = pin!(timeout(limit, export));
         loop {
-            let stop_by = self.inbox.stop_by;
+            let stop_by = inbox.stop_by;
             tokio::select! {
                 biased;
-                sent = &mut attempt => {
-                    return sent.unwrap_or_else(|_| {
-                        Err(Failure::unavailable(format!("no answer within {limit:?}")))
-                    });
+                exported = &mut export => {
+                    return exported.map_or_else(
+                        |_| Answer::Unavailable(format!("no answer within {limit:?}")),
+                        |result| witness.answer(result),
+                    );
                 }
                 () = Inbox::time_is_up(stop_by) => {
-                    return Err(Failure::unavailable("no answer before the deadline"));
+                    return Answer::Unavailable("no answer before the deadline".to_owned());
                 }
-                () = self.inbox.next() => {}
+                () = inbox.next() => {}
             }
         }
     }
 
-    /// Waits before the next attempt. A request to stop ends a pause of our own choice.
-    async fn pause(&mut self, wait: Duration, asked: bool) {
-        let was_stopping = self.inbox.is_stopping();
+    /// Waits before the next export, unless the shutdown begins.
+    async fn pause(&mut self, wait: Duration) {
         let mut over = pin!(sleep(wait));
-        loop {
-            if self.inbox.is_stopping() && !was_stopping && !asked {
-                return;
-            }
-            let stop_by = self.inbox.stop_by;
+        while !self.inbox.is_stopping() {
             tokio::select! {
                 () = &mut over => return,
-                () = Inbox::time_is_up(stop_by) => return,
                 () = self.inbox.next() => {}
             }
         }
     }
 
     fn finish(mut self) {
-        let stats = self.shared.stats();
-        let result = if self.lost_at_last == 0 {
-            Ok(stats)
-        } else {
-            Err(ShutdownError {
-                spans: self.lost_at_last,
-                reason: std::mem::take(&mut self.reason),
-                stats,
-            })
-        };
+        let reason = std::mem::take(&mut self.reason);
+        let report = Report::new(self.shared.stats(), self.lost_at_last, reason);
+        reporter::at_the_end(&report);
         self.inbox.commands.close();
         while let Ok(command) = self.inbox.commands.try_recv() {
             match command {
@@ -571,7 +527,7 @@ impl Sender {
             }
         }
         for reply in self.inbox.stops.drain(..) {
-            reply(result.clone());
+            reply(report.clone());
         }
     }
 }
@@ -580,43 +536,4 @@ impl Sender {
 fn jittered(pause: Duration) -> Duration {
     let random = RandomState::new().hash_one(()) % 400;
     pause.mul_f64(0.8 + random as f64 / 1000.0)
-}
-
-/// Says once in a while what is wrong and what was lost.
-#[derive(Default)]
-struct Reporter {
-    trouble: Option<String>,
-    reported_at: Option<Instant>,
-    reported: u64,
-}
-
-impl Reporter {
-    fn note(&mut self, trouble: String) {
-        self.trouble = Some(trouble);
-    }
-
-    fn report(&mut self, shared: &Shared) {
-        let stats = shared.stats();
-        if self.trouble.is_none() && stats.lost() == self.reported {
-            return;
-        }
-        if self
-            .reported_at
-            .is_some_and(|at| at.elapsed() < REPORT_INTERVAL)
-        {
-            return;
-        }
-        let reason = self.trouble.take();
-        tracing::warn!(
-            target: "workflow_otel",
-            reason = reason.as_deref().unwrap_or("spans are made faster than they are accepted"),
-            exported = stats.exported,
-            queued = stats.queued,
-            dropped = stats.dropped,
-            refused = stats.refused,
-            "spans do not get through; workflows go on"
-        );
-        self.reported_at = Some(Instant::now());
-        self.reported = stats.lost();
-    }
 }

@@ -13,10 +13,10 @@ use tracing::Subscriber;
 use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::ShutdownError;
 use super::builder::TelemetryBuilder;
 use super::environment::Propagators;
-use super::queue::{ExportStats, Queue};
+use super::queue::Queue;
+use super::report::{ExportStats, Report};
 use crate::OtelInterceptor;
 use crate::traces::bridge::tracing_layer;
 
@@ -149,7 +149,7 @@ impl Telemetry {
     /// let mut telemetry = workflow_otel::init()?;
     /// telemetry.before_shutdown(async move { worker.stop().await });
     /// // …
-    /// telemetry.shutdown(std::time::Duration::from_secs(30)).await?;
+    /// telemetry.shutdown(std::time::Duration::from_secs(30)).await;
     /// # Ok(()) }
     /// ```
     pub fn before_shutdown(&mut self, work: impl Future<Output = ()> + Send + 'static) {
@@ -157,17 +157,23 @@ impl Telemetry {
     }
 
     /// Ends export within `deadline`: first waits for what was handed to
-    /// [`before_shutdown`](Self::before_shutdown), then delivers every span that has ended.
+    /// [`before_shutdown`](Self::before_shutdown), then delivers every span that has ended. Answers
+    /// what became of all spans; that some were lost is in the log too, and is an error only
+    /// [where asked for](Report::into_result).
     ///
     /// A quarter of the time, at most 5 s, is kept for the spans; work that is not done by then is
-    /// dropped. A receiver that cannot be reached is tried three times in a row, then given up.
-    /// Works on any runtime, single-threaded ones included. Answers what became of all spans. Dropping
-    /// the future does what dropping the guard does.
+    /// dropped. A receiver that cannot be reached is tried four times in a row, then given up.
+    /// Works on any runtime, single-threaded ones included, and on none. Dropping the future does what
+    /// dropping the guard does.
     ///
-    /// # Errors
-    ///
-    /// [`ShutdownError`] if spans were lost on the way out, with their number and the reason.
-    pub async fn shutdown(mut self, deadline: Duration) -> Result<ExportStats, ShutdownError> {
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let telemetry = workflow_otel::init()?;
+    /// // …
+    /// telemetry.shutdown(std::time::Duration::from_secs(10)).await;
+    /// # Ok(()) }
+    /// ```
+    pub async fn shutdown(mut self, deadline: Duration) -> Report {
         let start = std::time::Instant::now();
         let for_spans = (deadline / 4).min(LONGEST_RESERVE);
         let mut late = false;
@@ -186,14 +192,14 @@ impl Telemetry {
         }
         let left = deadline.saturating_sub(start.elapsed());
         // Before the guard is marked: if this future is dropped, `drop` does the rest.
-        let result = match &self.queue {
+        let report = match &self.queue {
             Some(queue) => queue.stop(left).await,
-            None => Ok(ExportStats::default()),
+            None => Report::new(ExportStats::default(), 0, ""),
         };
         self.is_shut_down = true;
         // Makes later spans no-ops. The queue is through, so this does not block.
         let _ = self.provider.shutdown_with_timeout(Duration::ZERO);
-        result
+        report
     }
 }
 
@@ -209,9 +215,7 @@ impl Drop for Telemetry {
             target: "workflow_otel",
             "telemetry was dropped without a shutdown; delivering what is left for up to 5 s"
         );
-        if let Err(error) = queue.stop_blocking(DROP_DEADLINE) {
-            tracing::warn!(target: "workflow_otel", %error, "spans were lost");
-        }
+        queue.stop_blocking(DROP_DEADLINE);
         let _ = self.provider.shutdown_with_timeout(Duration::ZERO);
     }
 }
