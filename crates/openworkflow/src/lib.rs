@@ -95,7 +95,7 @@ pub use workflow_core::{
     BoxError, BoxFuture, CancelRun, Carrier, CreateRun, CreatedRun, Error, ErrorKind, Event,
     ExecuteRun, Execution, ExecutionOutcome, Interceptor, Interruption, Next, NextFuture,
     ParentStep, Payload, Result, ResultExt, RunInfo, SendSignal, SentSignal, StepCall, StepKind,
-    StepOutcome, StepPhase, Unwritten, from_fn, from_fn_with_state,
+    StepName, StepOutcome, StepPhase, Unwritten, from_fn, from_fn_with_state,
 };
 #[cfg(feature = "otel")]
 pub use workflow_otel as otel;

@@ -62,11 +62,24 @@ pub(crate) fn validate_text(subject: impl fmt::Display, text: &str) -> Result<()
 pub(crate) struct StepNames {
     used: HashSet<Arc<str>>,
     repeats: HashMap<Arc<str>, u32>,
+    /// Of the names that are not simply those which the author chose.
+    origins: HashMap<Arc<str>, Origin>,
+}
+
+/// What a step's name is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// The name that the code asked for.
+    pub(crate) base: Arc<str>,
+    /// Whether the author chose it; else it is the child's or the signal's.
+    pub(crate) named: bool,
 }
 
 impl StepNames {
     /// The first use of a name keeps it; later uses get `name:1`, `name:2`, …, passing over names
     /// that are used already. Beside it, how many names were used before.
+    ///
+    /// The names' origins are kept only where they are [asked for](Self::remember).
     pub(crate) fn resolve(&mut self, base: &str) -> (Arc<str>, usize) {
         let place = self.used.len();
         if !self.used.contains(base) {
@@ -84,6 +97,32 @@ impl StepNames {
             }
         }
     }
+
+    /// Notes what a name that was resolved is made of.
+    pub(crate) fn remember(&mut self, name: &Arc<str>, base: &str, named: bool) {
+        if named && **name == *base {
+            return;
+        }
+        let base = match self.used.get(base) {
+            Some(base) => Arc::clone(base),
+            None => base.into(),
+        };
+        let origin = Origin { base, named };
+        self.origins.insert(Arc::clone(name), origin);
+    }
+
+    /// What a name that is remembered is made of.
+    pub(crate) fn origin(&self, name: &Arc<str>) -> Origin {
+        let found = if self.origins.is_empty() {
+            None
+        } else {
+            self.origins.get(name)
+        };
+        found.cloned().unwrap_or_else(|| Origin {
+            base: Arc::clone(name),
+            named: true,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -97,6 +136,31 @@ mod tests {
             .map(|base| names.resolve(base).0)
             .to_vec();
         assert_eq!(resolved.join(" "), "x x:1 x:2 x:1:1 x:3 x:1:2");
+    }
+
+    #[test]
+    fn names_have_origins() {
+        let mut names = StepNames::default();
+        let asked = [
+            ("x:1", true),
+            ("x", true),
+            ("x", true),
+            ("x:1", true),
+            ("y", false),
+        ];
+        let origins: Vec<_> = asked
+            .map(|(base, named)| {
+                let (name, _) = names.resolve(base);
+                names.remember(&name, base, named);
+                let origin = names.origin(&name);
+                format!(
+                    "{name}={}{}",
+                    origin.base,
+                    if origin.named { "" } else { "?" }
+                )
+            })
+            .to_vec();
+        assert_eq!(origins.join(" "), "x:1=x:1 x=x x:2=x x:1:1=x:1 y=y?");
     }
 
     #[test]

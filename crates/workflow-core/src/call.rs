@@ -184,6 +184,9 @@ pub struct StepCall {
     pub execution: Arc<Execution>,
     /// The step's name, unique within the execution.
     pub name: Arc<str>,
+    /// The name that the code asked for: without what was added to tell steps of one name apart, so that it
+    /// is the same for all of them.
+    pub base_name: Arc<str>,
     /// Whether the workflow's author chose the name (else it is the child's or the signal's).
     pub named: bool,
     /// The kind, with what is known beforehand.
@@ -207,6 +210,7 @@ impl StepCall {
     ) -> Self {
         Self {
             execution,
+            base_name: Arc::clone(&name),
             name,
             named: true,
             kind,
@@ -214,6 +218,12 @@ impl StepCall {
             attempt_id,
             prior_failures: 0,
         }
+    }
+
+    /// Whether the step is called after its signal, a name that often holds an id or an address.
+    #[must_use]
+    pub fn is_named_after_signal(&self) -> bool {
+        !self.named && self.kind.is_about_signal()
     }
 }
 

@@ -1,5 +1,8 @@
 //! Facts that have no duration.
 
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
 use crate::{Error, Execution, ExecutionOutcome, Interruption};
 
 /// A fact told to [`Interceptor::event`](crate::Interceptor::event): something happened that no hook
@@ -42,6 +45,19 @@ pub enum Event<'a> {
         /// What it failed with.
         error: &'a Error,
     },
+    /// A step that failed is tried again later. Told when that is certain: where the failure is recorded,
+    /// after the write.
+    #[non_exhaustive]
+    StepRetrying {
+        /// The execution.
+        execution: &'a Execution,
+        /// The step.
+        step: StepName<'a>,
+        /// What it failed with.
+        error: &'a Error,
+        /// When it is tried again.
+        at: SystemTime,
+    },
     /// The workflow's code departed from the history of its run: it was changed, or it does not do
     /// the same in every execution.
     #[non_exhaustive]
@@ -53,6 +69,19 @@ pub enum Event<'a> {
         /// The step that history has in its place; `None` where it has none. The same name as the one
         /// asked for means that the step was of another kind.
         recorded_step_name: Option<&'a str>,
+    },
+    /// A run was canceled, by a client's call or because its parent was. Told once for each run, after the
+    /// write, by who made that. One that was canceled already is not told of.
+    #[non_exhaustive]
+    RunCanceled {
+        /// The run's namespace.
+        namespace_id: &'a str,
+        /// The run's id.
+        run_id: &'a str,
+        /// The name of the workflow it runs.
+        workflow_name: &'a str,
+        /// How long ago the run was created; `None` where the database does not tell.
+        age: Option<Duration>,
     },
     /// An execution's futures are about to be dropped, or its last write was refused.
     #[non_exhaustive]
@@ -71,6 +100,30 @@ pub enum Event<'a> {
         /// The outcome that is in the database now, or why there is none.
         written: Result<&'a ExecutionOutcome, Unwritten<'a>>,
     },
+}
+
+/// A step's name, and what it is made of.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct StepName<'a> {
+    /// The name, unique within the execution.
+    pub name: &'a str,
+    /// As [`StepCall::base_name`](crate::StepCall::base_name).
+    pub base_name: &'a Arc<str>,
+    /// As [`StepCall::is_named_after_signal`](crate::StepCall::is_named_after_signal).
+    pub is_signals: bool,
+}
+
+impl<'a> StepName<'a> {
+    /// For engines.
+    #[must_use]
+    pub fn new(name: &'a str, base_name: &'a Arc<str>, is_signals: bool) -> Self {
+        Self {
+            name,
+            base_name,
+            is_signals,
+        }
+    }
 }
 
 /// Why no outcome of an execution was written.
@@ -100,6 +153,38 @@ impl<'a> Event<'a> {
             execution,
             step_name,
             error,
+        }
+    }
+
+    /// For engines.
+    #[must_use]
+    pub fn step_retrying(
+        execution: &'a Execution,
+        step: StepName<'a>,
+        error: &'a Error,
+        at: SystemTime,
+    ) -> Self {
+        Self::StepRetrying {
+            execution,
+            step,
+            error,
+            at,
+        }
+    }
+
+    /// For engines.
+    #[must_use]
+    pub fn run_canceled(
+        namespace_id: &'a str,
+        run_id: &'a str,
+        workflow_name: &'a str,
+        age: Option<Duration>,
+    ) -> Self {
+        Self::RunCanceled {
+            namespace_id,
+            run_id,
+            workflow_name,
+            age,
         }
     }
 

@@ -34,7 +34,7 @@ pub use call::{
 pub use carrier::Carrier;
 pub use chain::{BoxFuture, Chain, Next, NextFuture, PromisedEnd};
 pub use error::{BoxError, Error, ErrorKind, Result, ResultExt};
-pub use event::{Event, Unwritten};
+pub use event::{Event, StepName, Unwritten};
 pub use from_fn::{FromFn, HookFn, WithState, from_fn, from_fn_with_state};
 pub use interceptor::Interceptor;
 pub use payload::Payload;

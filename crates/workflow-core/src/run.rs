@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::{Carrier, Error, Payload};
 
@@ -83,6 +83,12 @@ pub struct Execution {
     pub worker_id: Arc<str>,
     /// When this execution began.
     pub started_at: SystemTime,
+    /// When the run was created, by the same clock; `None` where the engine does not tell.
+    pub run_created_at: Option<SystemTime>,
+    /// For how long the run was due before it was claimed; `None` where the engine does not tell.
+    pub due_for: Option<Duration>,
+    claimed: Instant,
+    begun: Instant,
     interruption: OnceLock<Interruption>,
     end_is_promised: AtomicBool,
 }
@@ -97,15 +103,60 @@ impl Execution {
         started_at: SystemTime,
     ) -> Self {
         let interruption = OnceLock::new();
+        let begun = Instant::now();
         Self {
             run,
             attempt,
             replay,
             worker_id: worker_id.into(),
             started_at,
+            run_created_at: None,
+            due_for: None,
+            claimed: begun,
+            begun,
             interruption,
             end_is_promised: AtomicBool::new(false),
         }
+    }
+
+    /// This execution of a run that was created at `created_at`. For engines.
+    #[must_use]
+    pub fn with_run_created_at(mut self, created_at: SystemTime) -> Self {
+        self.run_created_at = Some(created_at);
+        self
+    }
+
+    /// This execution, `claimed` before it began, when the run was `due_for` so long. For engines.
+    #[must_use]
+    pub fn with_claim(mut self, claimed: Instant, due_for: Duration) -> Self {
+        self.claimed = claimed;
+        self.due_for = Some(due_for);
+        self
+    }
+
+    /// How long ago the run was claimed for this execution, whatever is done to the clock meanwhile.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant, SystemTime};
+    /// use workflow_core::{Execution, RunInfo};
+    ///
+    /// let run = RunInfo::new("default", "6f9c", "process-order");
+    /// let now = SystemTime::now();
+    /// let execution = Execution::new(run, 1, false, "worker-1", now)
+    ///     .with_run_created_at(now - Duration::from_secs(60))
+    ///     .with_claim(Instant::now(), Duration::from_secs(59));
+    /// assert!(execution.run_age() >= Some(execution.elapsed() + Duration::from_secs(59)));
+    /// ```
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.claimed.elapsed()
+    }
+
+    /// How long ago the run was created; `None` where the engine does not tell.
+    #[must_use]
+    pub fn run_age(&self) -> Option<Duration> {
+        let before = self.started_at.duration_since(self.run_created_at?);
+        Some(before.unwrap_or_default() + self.begun.elapsed())
     }
 
     /// Why the engine is dropping this execution's futures, if it is. Hooks whose future is dropped

@@ -98,6 +98,18 @@ impl StepKind {
             Self::SendSignal { .. } => "signal-send",
         }
     }
+
+    /// Whether it waits for a signal or sends one.
+    #[must_use]
+    pub fn is_about_signal(&self) -> bool {
+        matches!(self, Self::WaitForSignal { .. } | Self::SendSignal { .. })
+    }
+
+    /// Whether it waits for something that can take longer than it is given.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        !matches!(self, Self::Run | Self::SendSignal { .. })
+    }
 }
 
 /// Which half of a step a call is about.

@@ -30,7 +30,7 @@ pub use record::{
     StepAttemptKind, StepStatus, StoredError, UnknownWord, WorkflowRun,
 };
 pub use request::{
-    CanceledChild, Cancellation, Claim, EndedStep, ExecutionEnd, ListRuns, ListSteps, NewRun,
+    CanceledRun, Cancellation, Claim, EndedStep, ExecutionEnd, ListRuns, ListSteps, NewRun,
     NewSignal, NewStepAttempt, Owner, PageEdge, Window, WorkflowKey,
 };
 #[cfg(feature = "sqlite")]

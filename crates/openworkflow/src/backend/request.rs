@@ -307,8 +307,9 @@ pub enum ExecutionEnd {
 pub enum Cancellation {
     /// The run is canceled, now or already before.
     Canceled {
-        /// Those of its children, and of theirs, that were canceled now because their parent was.
-        children: Vec<CanceledChild>,
+        /// Those that were canceled now: the run, unless it was already, and those of its children, and of
+        /// theirs, that were canceled because their parent was.
+        runs: Vec<CanceledRun>,
     },
     /// The run had ended with this status.
     AlreadyEnded(RunStatus),
@@ -316,15 +317,17 @@ pub enum Cancellation {
     NotFound,
 }
 
-/// A run that was canceled with its parent.
+/// A run that was canceled.
 #[derive(Debug, Clone)]
-pub struct CanceledChild {
+pub struct CanceledRun {
     /// Its id.
     pub run_id: String,
     /// The name of its workflow.
     pub workflow_name: String,
     /// The version of its workflow.
     pub version: Option<String>,
+    /// How long ago it was created; `None` where the row does not tell.
+    pub age: Option<Duration>,
 }
 
 /// A page of runs.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use workflow_core::{CancelRun, Chain, Interceptor, RunInfo};
+use workflow_core::{CancelRun, Chain, Event, Interceptor, RunInfo};
 
 use crate::backend::{Backend, Cancellation, RunCounts, WorkflowRun};
 use crate::payload::{self, Subject};
@@ -158,10 +158,16 @@ impl Client {
             // A run that is canceled already stays so.
             let canceled = ride_out(self.0.retry_for, cancel).await;
             let refused = match canceled {
-                Ok(Cancellation::Canceled { children }) => {
-                    log::run_canceled(&call.run.workflow_name, &call.run.id, None);
-                    for child in children {
-                        log::run_canceled(&child.workflow_name, &child.run_id, Some(&call.run.id));
+                Ok(Cancellation::Canceled { runs }) => {
+                    for run in &runs {
+                        let with = (*run.run_id != *call.run.id).then_some(&*call.run.id);
+                        log::run_canceled(&run.workflow_name, &run.run_id, with);
+                        self.0.chain.event(&Event::run_canceled(
+                            &call.run.namespace_id,
+                            &run.run_id,
+                            &run.workflow_name,
+                            run.age,
+                        ));
                     }
                     return Ok(());
                 }

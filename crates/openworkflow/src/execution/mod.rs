@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use uuid::Uuid;
 use workflow_core::{
-    Chain, Error, ErrorKind, Event, Execution, Interruption, Payload, Result, StepKind,
+    Chain, Error, ErrorKind, Event, Execution, Interruption, Payload, Result, StepKind, StepName,
     StepOutcome, StepPhase,
 };
 
@@ -195,11 +195,12 @@ impl ExecutionState {
         self.backend.clock().now()
     }
 
-    /// Chooses the step's name in this execution and looks up what happened under it before. Never
-    /// resolves where that was a step of another kind: the code has changed, and the run is put back.
+    /// Chooses the step's name in this execution, after `base_name`, and looks up what happened under it
+    /// before; `named` says whether the author chose that. Never resolves where that was a step of another kind: the code has changed, and the run is put back.
     pub(crate) async fn enter(
         self: &Arc<Self>,
         base_name: &str,
+        named: bool,
         kind: StepAttemptKind,
     ) -> Result<Entered> {
         name::validate("a step", base_name)?;
@@ -220,6 +221,9 @@ impl ExecutionState {
         let (name, place, recorded) = {
             let mut inner = self.lock();
             let (name, place) = inner.names.resolve(base_name);
+            if !self.chain.is_empty() {
+                inner.names.remember(&name, base_name, named);
+            }
             let recorded = inner.history.of(&name);
             inner.order.changed();
             if let Some(recorded) = &recorded
@@ -387,6 +391,25 @@ impl ExecutionState {
         self.chain.event(&failed);
     }
 
+    /// Tells interceptors that a failure is to be tried again.
+    pub(crate) fn tell_retry(&self, attempt: &NewStepAttempt, error: &Error, at: SystemTime) {
+        if self.chain.is_empty() {
+            return;
+        }
+        let origin = self.lock().names.origin(&attempt.step_name);
+        let is_about_signal = matches!(
+            attempt.kind,
+            StepAttemptKind::SignalWait | StepAttemptKind::SignalSend
+        );
+        let step = StepName::new(
+            &attempt.step_name,
+            &origin.base,
+            is_about_signal && !origin.named,
+        );
+        let retrying = Event::step_retrying(&self.execution, step, error, at);
+        self.chain.event(&retrying);
+    }
+
     async fn pend(&self, pending: Pending) -> ! {
         let key = {
             let mut inner = self.lock();
@@ -513,7 +536,6 @@ pub(crate) fn unexpected_outcome(outcome: &StepOutcome) -> Error {
 pub(crate) async fn through_chain<F, Fut>(
     state: &ExecutionState,
     attempt: &NewStepAttempt,
-    named: bool,
     phase: StepPhase,
     prior_failures: u32,
     kind: impl FnOnce() -> StepKind,
@@ -544,7 +566,9 @@ where
         kind(),
         Arc::clone(&attempt.id),
     );
-    call.named = named;
+    let origin = state.lock().names.origin(&attempt.step_name);
+    call.base_name = origin.base;
+    call.named = origin.named;
     call.phase = phase;
     call.prior_failures = prior_failures;
     // Here as well as around the execution: a body may block its thread while others wait for their

@@ -148,6 +148,9 @@ pub(crate) async fn fail(
         limit: policy.limit(),
     };
     log::step_failed(&state.execution, attempt, &error, failures, retry_at);
+    if let Some(at) = retry_at {
+        state.tell_retry(attempt, &error, at);
+    }
     let turn = turn.map(Turn::when_at_rest);
     drop(at_work);
     follow(state, &attempt.step_name, error, decision, turn).await
@@ -231,6 +234,7 @@ pub(crate) async fn fail_standing_wait(
             limit: None,
         };
         log::step_failed(&state.execution, attempt, &error, failures, Some(at));
+        state.tell_retry(attempt, &error, at);
         state
             .wait_for_retry(error.with_step_name(Arc::clone(&attempt.step_name)), at)
             .await;

@@ -174,7 +174,7 @@ async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
         Some(timeout) => Some(timeout.limit(&format!("the time-out of step {name:?}"))?),
         None => None,
     };
-    let entered = state.enter(&name, StepAttemptKind::Function).await?;
+    let entered = state.enter(&name, true, StepAttemptKind::Function).await?;
     let Entered {
         name,
         place,
@@ -275,7 +275,6 @@ async fn work<T: DeserializeOwned>(
         let call = through_chain(
             state,
             attempt,
-            true,
             StepPhase::Start,
             prior_failures,
             || StepKind::Run,

@@ -102,7 +102,6 @@ impl<O> fmt::Debug for RunWorkflowStep<O> {
 struct Child {
     workflow_name: Arc<str>,
     version: Option<Arc<str>>,
-    named: bool,
     timeout_at: SystemTime,
     cancel_with_parent: bool,
 }
@@ -133,10 +132,10 @@ async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
     if let Some(version) = version {
         name::validate_version(workflow_name, version)?;
     }
-    let named = step_name.is_some();
     let entered = state
         .enter(
             step_name.as_deref().unwrap_or(workflow_name),
+            step_name.is_some(),
             StepAttemptKind::Workflow,
         )
         .await?;
@@ -149,7 +148,6 @@ async fn run_workflow<O: DeserializeOwned>(config: Config) -> Result<O> {
     let mut child = Child {
         workflow_name: workflow_name.into(),
         version: version.map(Arc::from),
-        named,
         timeout_at: SystemTime::UNIX_EPOCH,
         cancel_with_parent,
     };
@@ -226,7 +224,6 @@ async fn set_up<O: DeserializeOwned>(
     let call = through_chain(
         state,
         &attempt,
-        child.named,
         StepPhase::Start,
         prior_failures,
         || child.kind(&run_id),
@@ -368,7 +365,6 @@ async fn resolve<O: DeserializeOwned>(
     let call = through_chain(
         state,
         &attempt,
-        child.named,
         StepPhase::Resolve,
         prior_failures,
         || child.kind(&run_id),

@@ -114,6 +114,7 @@ async fn send_signal(config: Config) -> Result<Vec<String>> {
     let entered = state
         .enter(
             name.as_deref().unwrap_or(&signal),
+            name.is_some(),
             StepAttemptKind::SignalSend,
         )
         .await?;
@@ -157,7 +158,6 @@ async fn send_signal(config: Config) -> Result<Vec<String>> {
     let call = through_chain(
         &state,
         &attempt,
-        name.is_some(),
         StepPhase::Start,
         prior_failures,
         || StepKind::send_signal(Arc::clone(&signal), data.clone()),

@@ -42,7 +42,7 @@ impl fmt::Debug for SleepStep {
 
 async fn sleep(config: Config) -> Result<()> {
     let Config { state, name, until } = config;
-    let entered = state.enter(&name, StepAttemptKind::Sleep).await?;
+    let entered = state.enter(&name, true, StepAttemptKind::Sleep).await?;
     let Entered {
         name,
         place,
@@ -82,7 +82,6 @@ async fn sleep(config: Config) -> Result<()> {
     let call = through_chain(
         &state,
         &attempt,
-        true,
         StepPhase::Start,
         prior_failures,
         || StepKind::sleep(resume_at),

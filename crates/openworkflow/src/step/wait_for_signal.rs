@@ -85,10 +85,10 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
         timeout,
     } = config;
     name::validate("a signal", &signal)?;
-    let named = name.is_some();
     let entered = state
         .enter(
             name.as_deref().unwrap_or(&signal),
+            name.is_some(),
             StepAttemptKind::SignalWait,
         )
         .await?;
@@ -111,7 +111,6 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
                 let wait = Wait {
                     step_name,
                     place,
-                    named,
                     signal,
                     prior_failures: open.failures,
                 };
@@ -144,7 +143,6 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
     let call = through_chain(
         &state,
         &attempt,
-        named,
         StepPhase::Start,
         prior_failures,
         || StepKind::wait_for_signal(Arc::clone(&signal), timeout_at),
@@ -199,7 +197,6 @@ async fn refuse(
 struct Wait {
     step_name: Arc<str>,
     place: usize,
-    named: bool,
     signal: String,
     prior_failures: u32,
 }
@@ -213,7 +210,6 @@ async fn resolve<T: DeserializeOwned>(
     let Wait {
         step_name,
         place,
-        named,
         signal,
         prior_failures,
     } = wait;
@@ -246,7 +242,6 @@ async fn resolve<T: DeserializeOwned>(
     let call = through_chain(
         state,
         &attempt,
-        named,
         StepPhase::Resolve,
         prior_failures,
         || StepKind::wait_for_signal(signal.as_str().into(), timeout_at),

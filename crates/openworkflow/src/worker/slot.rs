@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::OwnedSemaphorePermit;
 use workflow_core::{
@@ -36,6 +36,7 @@ pub(super) async fn execute(
     claimed: ClaimedRun,
     asked: Moment,
 ) -> Arc<str> {
+    let claimed_at = Instant::now();
     let worker_id: Arc<str> = claimed.worker_id.into();
     let _at_work = stop.at_work();
     let owner = Owner::new(
@@ -80,6 +81,7 @@ pub(super) async fn execute(
         owner,
         run,
         taken_over: claimed.taken_over,
+        claimed_at,
         due_for: claimed.due_for,
         lease: Arc::new(lease),
     }
@@ -136,6 +138,7 @@ pub(super) struct SlotRun {
     pub(super) owner: Owner,
     pub(super) run: WorkflowRun,
     taken_over: bool,
+    claimed_at: Instant,
     /// For how long the run was due before it was claimed.
     due_for: Duration,
     lease: Arc<Lease>,
@@ -153,13 +156,16 @@ impl SlotRun {
         if let Some(version) = &self.run.version {
             info = info.with_workflow_version(version.as_str());
         }
-        let execution = Arc::new(Execution::new(
+        let execution = Execution::new(
             info,
             self.run.attempts,
             history.len() > 0,
             Arc::clone(&self.owner.worker_id),
             backend.clock().now(),
-        ));
+        )
+        .with_run_created_at(self.run.created_at)
+        .with_claim(self.claimed_at, self.due_for);
+        let execution = Arc::new(execution);
         let state = Arc::new(ExecutionState::new(
             Arc::clone(&execution),
             Arc::clone(backend),

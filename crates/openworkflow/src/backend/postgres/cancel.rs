@@ -1,11 +1,12 @@
 //! Canceling a run, and the children that are canceled with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::news::News;
 use super::session::{Param, WhenLost};
 use super::{Inner, rows};
-use crate::backend::{BackendResult, CanceledChild, Cancellation, RunStatus};
+use crate::backend::{BackendResult, CanceledRun, Cancellation, RunStatus};
 
 /// The run `$2`, unless it came to another end, the children that are to be canceled with it, and theirs.
 /// Also goes through what is canceled already: somebody may have canceled that run alone.
@@ -61,14 +62,15 @@ pub(super) const CANCEL_TREE: &str = "
         FROM (SELECT * FROM unnest(ARRAY(SELECT at FROM chosen)) AS c (at)) c
         WHERE r.ctid = c.at
         RETURNING r.namespace_id, r.id, r.workflow_name, r.version,
-            r.parent_step_attempt_namespace_id, r.parent_step_attempt_id
+            r.parent_step_attempt_namespace_id, r.parent_step_attempt_id,
+            extract(epoch FROM r.finished_at - r.created_at)::float8 AS age
     ),
     ended AS (SELECT * FROM canceled WHERE id = $2),
     woken AS ({wake_parents} RETURNING p.id)
     SELECT
         canceled.id, canceled.workflow_name, canceled.version, EXISTS (SELECT 1 FROM woken),
         (SELECT count(*) FROM tree WHERE is_under_way) > (SELECT count(*) FROM canceled),
-        CASE WHEN canceled.id = $2 THEN {notify} END
+        CASE WHEN canceled.id = $2 THEN {notify} END, canceled.age
     FROM (SELECT) always LEFT JOIN canceled ON true";
 
 impl Inner {
@@ -78,7 +80,7 @@ impl Inner {
         id: &str,
     ) -> BackendResult<Cancellation> {
         let mut is_canceled = false;
-        let mut children = Vec::new();
+        let mut runs = Vec::new();
         loop {
             let notice = self.announcer.now(News::Ended(id));
             let tree: [Param<'_>; 2] = [&namespace_id, &id];
@@ -101,13 +103,16 @@ impl Inner {
                     if rows::value(row, 3)? {
                         self.due(namespace_id, None, false);
                     }
-                    continue;
+                } else {
+                    self.ended(&run_id, false);
                 }
-                self.ended(&run_id, false);
-                children.push(CanceledChild {
+                let age = rows::value::<Option<f64>>(row, 6)?;
+                runs.push(CanceledRun {
                     run_id,
                     workflow_name: rows::value(row, 1)?,
                     version: rows::value(row, 2)?,
+                    // Of a row that is from the future there is none.
+                    age: age.and_then(|age| Duration::try_from_secs_f64(age).ok()),
                 });
             }
             if !is_one_left {
@@ -115,11 +120,11 @@ impl Inner {
             }
         }
         if is_canceled {
-            return Ok(Cancellation::Canceled { children });
+            return Ok(Cancellation::Canceled { runs });
         }
         Ok(match self.get_run(namespace_id, id).await? {
             None => Cancellation::NotFound,
-            Some(run) if run.status == RunStatus::Canceled => Cancellation::Canceled { children },
+            Some(run) if run.status == RunStatus::Canceled => Cancellation::Canceled { runs },
             Some(run) => Cancellation::AlreadyEnded(run.status),
         })
     }

@@ -4,21 +4,23 @@ use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::super::{CanceledChild, Cancellation, RunStatus};
+use super::super::{CanceledRun, Cancellation, RunStatus, codec};
 use super::error::OpResult;
 use super::runs::{self, Parent};
 use super::writer::Tx;
 
 /// Also goes through what is canceled already: somebody may have canceled that run alone.
 pub(super) fn cancel(tx: &mut Tx<'_>, namespace_id: &str, id: &str) -> OpResult<Cancellation> {
-    if cancel_one(tx, namespace_id, id)?.is_none() {
+    let mut runs = Vec::new();
+    if let Some(canceled) = cancel_one(tx, namespace_id, id)? {
+        runs.push(canceled);
+    } else {
         match status(tx, namespace_id, id)? {
             None => return Ok(Cancellation::NotFound),
             Some(RunStatus::Canceled) => {}
             Some(status) => return Ok(Cancellation::AlreadyEnded(status)),
         }
     }
-    let mut children = Vec::new();
     let mut known = HashSet::from([id.to_owned()]);
     let mut parents = vec![id.to_owned()];
     while let Some(parent) = parents.pop() {
@@ -27,18 +29,18 @@ pub(super) fn cancel(tx: &mut Tx<'_>, namespace_id: &str, id: &str) -> OpResult<
                 continue;
             }
             if let Some(canceled) = cancel_one(tx, namespace_id, &child)? {
-                children.push(canceled);
+                runs.push(canceled);
             } else if status(tx, namespace_id, &child)? != Some(RunStatus::Canceled) {
                 continue;
             }
             parents.push(child);
         }
     }
-    Ok(Cancellation::Canceled { children })
+    Ok(Cancellation::Canceled { runs })
 }
 
 /// `None` where the run is over, or there is none.
-fn cancel_one(tx: &mut Tx<'_>, namespace_id: &str, id: &str) -> OpResult<Option<CanceledChild>> {
+fn cancel_one(tx: &mut Tx<'_>, namespace_id: &str, id: &str) -> OpResult<Option<CanceledRun>> {
     let canceled = tx
         .conn
         .prepare_cached(
@@ -47,14 +49,17 @@ fn cancel_one(tx: &mut Tx<'_>, namespace_id: &str, id: &str) -> OpResult<Option<
                  updated_at = ?3
              WHERE namespace_id = ?1 AND id = ?2 AND status IN ('pending', 'running', 'sleeping')
              RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id, workflow_name,
-                 version",
+                 version, created_at",
         )?
         .query_row(params![namespace_id, id, tx.now_text], |row| {
-            let canceled = CanceledChild {
+            let created_at: Option<String> = row.get(4).unwrap_or_default();
+            let created_at = created_at.as_deref().and_then(codec::parse_time);
+            let canceled = CanceledRun {
                 run_id: id.to_owned(),
-                // For the log: what is not text is no reason to fail after the write.
+                // For the log and metrics: what is not text is no reason to fail after the write.
                 workflow_name: row.get(2).unwrap_or_default(),
                 version: row.get(3).unwrap_or_default(),
+                age: created_at.and_then(|at| tx.now.duration_since(at).ok()),
             };
             Ok((Parent::from_row(row)?, canceled))
         })
