@@ -35,6 +35,7 @@ pub mod killable;
 pub mod logged;
 pub mod npm;
 pub mod pg_messages;
+mod points;
 mod postgres;
 #[path = "../../crates/openworkflow/tests/support/postgres.rs"]
 pub mod postgres_server;
@@ -48,6 +49,7 @@ pub mod timely;
 
 pub use database::{Database, RunRow, SignalRow, StepRow, TIME_COLUMNS};
 pub use harness::Harness;
+pub use points::Points;
 pub use postgres::{PostgresDatabase, text_rows};
 pub use probe::{Gate, Log, wait_for, wait_until};
 pub use recorded::{ClaimRecord, Recorded};

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use opentelemetry::KeyValue;
+#[cfg(feature = "metrics")]
+use opentelemetry::metrics::{Meter, MeterProvider};
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Tracer, TracerProvider};
 
@@ -11,8 +13,13 @@ use crate::config::{
     BaggagePolicy, Config, ErrorDetail, SignalNames, SpanCall, SpanSelection, SuccessStatus,
     TraceMode,
 };
+#[cfg(feature = "metrics")]
+use crate::config::{MetricSelection, MetricsConfig};
 use crate::context::propagation::Propagation;
 use crate::interceptor::OtelInterceptor;
+use crate::losses::LossCounters;
+#[cfg(feature = "metrics")]
+use crate::metrics::Metrics;
 use crate::tracer::Tracing;
 use crate::traces::Traces;
 
@@ -46,6 +53,10 @@ pub struct OtelInterceptorBuilder {
     config: Config,
     tracing: Tracing,
     propagation: Propagation,
+    #[cfg(feature = "metrics")]
+    metrics: MetricsConfig,
+    #[cfg(feature = "metrics")]
+    meter: Option<Meter>,
 }
 
 impl OtelInterceptorBuilder {
@@ -54,6 +65,10 @@ impl OtelInterceptorBuilder {
             config: Config::default(),
             tracing: Tracing::Global,
             propagation: Propagation::Global,
+            #[cfg(feature = "metrics")]
+            metrics: MetricsConfig::default(),
+            #[cfg(feature = "metrics")]
+            meter: None,
         }
     }
 
@@ -154,17 +169,73 @@ impl OtelInterceptorBuilder {
         self
     }
 
+    /// Takes metrics with `provider`. Otherwise with the global provider: the first that is there when a
+    /// run is created or executed, or a signal sent. As long as none is, nothing is computed. (The one that
+    /// does nothing is known by its size, so a global provider of the application's own must not be of a
+    /// type without fields.)
+    ///
+    /// ```
+    /// use workflow_otel::OtelInterceptor;
+    /// use workflow_otel::opentelemetry_sdk::metrics::SdkMeterProvider;
+    ///
+    /// let provider = SdkMeterProvider::builder().build();
+    /// let otel = OtelInterceptor::builder().meter_provider(&provider).build();
+    /// ```
+    #[cfg(feature = "metrics")]
+    pub fn meter_provider(mut self, provider: &impl MeterProvider) -> Self {
+        self.meter = Some(provider.meter_with_scope(crate::tracer::scope()));
+        self
+    }
+
+    /// Which metrics are taken. Otherwise all.
+    #[cfg(feature = "metrics")]
+    pub fn metrics(mut self, selection: MetricSelection) -> Self {
+        self.metrics.selection = selection;
+        self
+    }
+
+    /// Which metrics are taken of the workflow of this name, whatever its version; overrides
+    /// [`metrics`](Self::metrics).
+    ///
+    /// ```
+    /// use workflow_otel::{MetricSelection, OtelInterceptor};
+    ///
+    /// let otel = OtelInterceptor::builder()
+    ///     .metrics_of("heartbeat", MetricSelection::None)
+    ///     .build();
+    /// ```
+    #[cfg(feature = "metrics")]
+    pub fn metrics_of(mut self, workflow: impl Into<String>, selection: MetricSelection) -> Self {
+        self.metrics.selections.insert(workflow.into(), selection);
+        self
+    }
+
+    /// How many different names of steps metrics tell apart; further ones are called `other`. Otherwise
+    /// 1000. It protects a backend from names that are built from data.
+    #[cfg(feature = "metrics")]
+    pub fn metric_step_names(mut self, limit: usize) -> Self {
+        self.metrics.step_names = limit;
+        self
+    }
+
     /// The interceptor.
     #[must_use]
     pub fn build(self) -> OtelInterceptor {
-        OtelInterceptor::new(Traces::new(self.config, self.tracing, self.propagation))
+        let losses = Arc::new(LossCounters::default());
+        OtelInterceptor::new(
+            #[cfg(feature = "metrics")]
+            Metrics::new(self.metrics, self.meter.as_ref(), Arc::clone(&losses)),
+            Traces::new(self.config, self.tracing, self.propagation, losses),
+        )
     }
 }
 
 impl fmt::Debug for OtelInterceptorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OtelInterceptorBuilder")
-            .field("config", &self.config)
-            .finish_non_exhaustive()
+        let mut shown = f.debug_struct("OtelInterceptorBuilder");
+        shown.field("config", &self.config);
+        #[cfg(feature = "metrics")]
+        shown.field("metrics", &self.metrics);
+        shown.finish_non_exhaustive()
     }
 }

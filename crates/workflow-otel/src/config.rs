@@ -35,6 +35,20 @@ pub enum SpanSelection {
     None,
 }
 
+/// Which metrics are taken of a workflow.
+#[cfg(feature = "metrics")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MetricSelection {
+    /// All of them.
+    #[default]
+    All,
+    /// Those of runs and executions. None of steps, nor of the signals that steps send.
+    RunsOnly,
+    /// None.
+    None,
+}
+
 /// The status of a span whose operation succeeded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -184,5 +198,46 @@ impl fmt::Debug for Config {
             .field("spans", &self.spans)
             .field("spans_of", &self.spans_of)
             .finish_non_exhaustive()
+    }
+}
+
+/// How many names of steps are attributes, unless something else is chosen.
+#[cfg(feature = "metrics")]
+const STEP_NAMES: usize = 1000;
+
+#[cfg(feature = "metrics")]
+#[derive(Debug, Clone)]
+pub(crate) struct MetricsConfig {
+    pub(crate) selection: MetricSelection,
+    pub(crate) selections: HashMap<String, MetricSelection>,
+    pub(crate) step_names: usize,
+}
+
+#[cfg(feature = "metrics")]
+impl MetricsConfig {
+    /// Whether `workflow` has what `part` has: all metrics, or those of runs.
+    pub(crate) fn selects(&self, workflow: &str, part: MetricSelection) -> bool {
+        let selected = if self.selections.is_empty() {
+            self.selection
+        } else {
+            let own = self.selections.get(workflow);
+            own.copied().unwrap_or(self.selection)
+        };
+        match selected {
+            MetricSelection::All => true,
+            MetricSelection::RunsOnly => part == MetricSelection::RunsOnly,
+            MetricSelection::None => false,
+        }
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self {
+            selection: MetricSelection::default(),
+            selections: HashMap::new(),
+            step_names: STEP_NAMES,
+        }
     }
 }

@@ -9,12 +9,14 @@ use workflow_core::{
 };
 
 use crate::losses::Losses;
+#[cfg(feature = "metrics")]
+use crate::metrics::Metrics;
 use crate::traces::{Scoped, Traces};
 
-/// Makes OpenTelemetry spans of what a workflow engine does.
+/// Makes OpenTelemetry spans of what a workflow engine does, and metrics with the feature `metrics`.
 ///
 /// The same object (or a clone of it) is registered with clients and with workers. The default uses
-/// the global tracer provider and the global propagator; either may be set later.
+/// the global providers and the global propagator; each may be set later.
 ///
 /// It never fails a call: what telemetry cannot do is [counted](Self::losses) instead.
 ///
@@ -30,11 +32,15 @@ use crate::traces::{Scoped, Traces};
 #[derive(Clone)]
 pub struct OtelInterceptor {
     traces: Arc<Traces>,
+    #[cfg(feature = "metrics")]
+    metrics: Arc<Metrics>,
 }
 
 impl OtelInterceptor {
-    pub(crate) fn new(traces: Traces) -> Self {
+    pub(crate) fn new(#[cfg(feature = "metrics")] metrics: Metrics, traces: Traces) -> Self {
         Self {
+            #[cfg(feature = "metrics")]
+            metrics: Arc::new(metrics),
             traces: Arc::new(traces),
         }
     }
@@ -46,13 +52,54 @@ impl OtelInterceptor {
     }
 }
 
+impl OtelInterceptor {
+    async fn traced_creation(
+        &self,
+        mut call: CreateRun,
+        next: Next<'_, CreateRun>,
+    ) -> Result<CreatedRun> {
+        let traces = &*self.traces;
+        if let Some(execution) = call.continues.clone() {
+            traces.pass_on(&execution, &mut call.run.carrier);
+            return next.run(call).await;
+        }
+        let Some(parent) = call.parent.clone() else {
+            return match traces.create_run(&mut call) {
+                Some(open) => Scoped::new(open, next, call).await,
+                None => next.run(call).await,
+            };
+        };
+        traces.inject_child(&parent, &mut call);
+        let created = next.run(call).await;
+        if let Ok(created) = &created {
+            traces.child_created(&parent, created);
+        }
+        created
+    }
+}
+
 impl fmt::Debug for OtelInterceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OtelInterceptor")
-            .field("config", &self.traces.config)
-            .field("losses", &self.losses())
-            .finish()
+        let mut shown = f.debug_struct("OtelInterceptor");
+        shown.field("config", &self.traces.config);
+        #[cfg(feature = "metrics")]
+        shown.field("metrics", self.metrics.config());
+        shown.field("losses", &self.losses()).finish()
     }
+}
+
+/// A call around which metrics are taken, where they are.
+macro_rules! measured {
+    ($self:ident.$hook:ident($call:expr), $result:expr) => {{
+        #[cfg(feature = "metrics")]
+        let measured = $self.metrics.$hook(&$call);
+        let result = $result;
+        #[cfg(feature = "metrics")]
+        if let Some(measured) = measured {
+            measured.end(&result);
+        }
+        result
+    }};
 }
 
 /// A hook in the form that the trait declares, its body what a signal makes of the call.
@@ -71,10 +118,13 @@ macro_rules! hook {
             // Nothing happens before the first poll: the current context is the caller's then.
             Box::pin(async move {
                 let $traces = &*self.traces;
-                match $open {
-                    Some(open) => Scoped::new(open, next, $it).await,
-                    None => next.run($it).await,
-                }
+                measured!(
+                    self.$hook($it),
+                    match $open {
+                        Some(open) => Scoped::new(open, next, $it).await,
+                        None => next.run($it).await,
+                    }
+                )
             })
         }
     };
@@ -83,7 +133,7 @@ macro_rules! hook {
 impl Interceptor for OtelInterceptor {
     fn create_run<'life0, 'life1, 'async_trait>(
         &'life0 self,
-        mut call: CreateRun,
+        call: CreateRun,
         next: Next<'life1, CreateRun>,
     ) -> BoxFuture<'async_trait, Result<CreatedRun>>
     where
@@ -92,32 +142,39 @@ impl Interceptor for OtelInterceptor {
         Self: 'async_trait,
     {
         Box::pin(async move {
-            let traces = &*self.traces;
-            if let Some(execution) = call.continues.clone() {
-                traces.pass_on(&execution, &mut call.run.carrier);
-                return next.run(call).await;
-            }
-            let Some(parent) = call.parent.clone() else {
-                return match traces.create_run(&mut call) {
-                    Some(open) => Scoped::new(open, next, call).await,
-                    None => next.run(call).await,
-                };
-            };
-            traces.inject_child(&parent, &mut call);
-            let created = next.run(call).await;
-            if let Ok(created) = &created {
-                traces.child_created(&parent, created);
-            }
-            created
+            measured!(
+                self.create_run(call),
+                self.traced_creation(call, next).await
+            )
         })
     }
 
     hook!(execute(ExecuteRun) -> ExecutionOutcome, |traces, call| Some(traces.execute(&call)));
     hook!(step(StepCall) -> StepOutcome, |traces, call| traces.step(&call));
     hook!(send_signal(SendSignal) -> SentSignal, |traces, call| traces.send_signal(&call));
-    hook!(cancel_run(CancelRun) -> (), |traces, call| traces.cancel_run(&call));
+
+    fn cancel_run<'life0, 'life1, 'async_trait>(
+        &'life0 self,
+        call: CancelRun,
+        next: Next<'life1, CancelRun>,
+    ) -> BoxFuture<'async_trait, Result<()>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        Self: 'async_trait,
+    {
+        // What came of it is an event, for metrics.
+        Box::pin(async move {
+            match self.traces.cancel_run(&call) {
+                Some(open) => Scoped::new(open, next, call).await,
+                None => next.run(call).await,
+            }
+        })
+    }
 
     fn event(&self, event: &Event<'_>) {
+        #[cfg(feature = "metrics")]
+        self.metrics.event(event);
         let traces = &*self.traces;
         match event {
             Event::StepFailed {

@@ -1,4 +1,4 @@
-//! OpenTelemetry traces for durable workflows: one run, one trace.
+//! OpenTelemetry traces and metrics for durable workflows: one run, one trace.
 //!
 //! [`OtelInterceptor`] turns what a workflow engine does into spans. Register one with the client
 //! and the worker; every execution of a run is then a child of the span that started it, however
@@ -22,6 +22,7 @@
 //! # Features
 //!
 //! - `http`: trace context in and out of HTTP requests, as tower layers.
+//! - `metrics`: counts and durations of runs, executions and steps, taken by the same interceptor.
 //! - `otlp`: [`init`] and [`export`], the set-up for applications that have no OpenTelemetry of their
 //!   own: export over HTTP, sampling, hosted backends. Includes `tracing`.
 //! - `otlp-grpc`: the same over gRPC too.
@@ -38,13 +39,18 @@ mod interceptor;
 #[cfg(feature = "tracing")]
 mod logs;
 mod losses;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod names;
+mod outcomes;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tracer;
 mod traces;
 
 pub use builder::OtelInterceptorBuilder;
+#[cfg(feature = "metrics")]
+pub use config::MetricSelection;
 pub use config::{
     BaggagePolicy, ErrorDetail, SignalNames, SpanCall, SpanSelection, SuccessStatus, TraceMode,
 };
@@ -56,6 +62,8 @@ pub use interceptor::OtelInterceptor;
 #[cfg(feature = "tracing")]
 pub use logs::JsonRunFields;
 pub use losses::Losses;
+#[cfg(feature = "metrics")]
+pub use names::metric;
 pub use names::{attribute, event, operation};
 pub use traces::RunAttributesProcessor;
 #[cfg(feature = "tracing")]
@@ -66,3 +74,8 @@ pub use {opentelemetry, opentelemetry_sdk};
 #[cfg(all(doctest, feature = "testing", feature = "tracing"))]
 #[doc = include_str!("../../../docs/tracing.md")]
 struct TracingPage;
+
+/// The examples on the page about metrics.
+#[cfg(all(doctest, feature = "metrics"))]
+#[doc = include_str!("../../../docs/metrics.md")]
+struct MetricsPage;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Losses {
-    /// Calls that panicked: into a tracer, a span, a span processor, a propagator or the user's
+    /// Calls that panicked: into a tracer, a span, a span processor, a meter, a propagator or the user's
     /// attribute function.
     pub panics: u64,
     /// Spans that were not made, or not ended as they should have been: because of such a panic, or

@@ -1,4 +1,4 @@
-//! The names of spans and attributes, as constants: for queries, alerts, samplers and tests.
+//! The names of spans, metrics and attributes, as constants: for queries, alerts, samplers and tests.
 
 /// The operations that begin the names of spans. A span's name is the operation, a space, and the
 /// name of the workflow or step. The name of a signal is in none: it often holds an id.
@@ -42,7 +42,38 @@ pub mod event {
     pub const NON_DETERMINISM: &str = "workflow.non_determinism";
 }
 
-/// The keys of the attributes on spans and their events.
+/// The names of the instruments. Durations are histograms, in seconds.
+///
+/// ```
+/// assert_eq!(workflow_otel::metric::STEP_DURATION, "step.duration");
+/// ```
+#[cfg(feature = "metrics")]
+pub mod metric {
+    /// Runs that were created. Counter.
+    pub const WORKFLOW_RUNS_CREATED: &str = "workflow.runs.created";
+    /// Executions that ended. Counter.
+    pub const WORKFLOW_EXECUTIONS: &str = "workflow.executions";
+    /// From the claim of a run to the last write of its execution. Histogram.
+    pub const WORKFLOW_EXECUTION_DURATION: &str = "workflow.execution.duration";
+    /// From the creation of a run to its end, waits included. Histogram.
+    pub const WORKFLOW_DURATION: &str = "workflow.duration";
+    /// From when a run was due to when it was claimed. Histogram.
+    pub const WORKFLOW_QUEUE_DURATION: &str = "workflow.queue.duration";
+    /// Executions under way in this process. Up-down counter.
+    pub const ACTIVE_WORKFLOWS: &str = "active_workflows";
+    /// The body of a function; the set-up, or the observed end, of a wait. Histogram.
+    pub const STEP_DURATION: &str = "step.duration";
+    /// Failures of steps that are tried again. Counter.
+    pub const STEP_RETRIES: &str = "step.retries";
+    /// Steps that were answered from history. Counter.
+    pub const STEP_REPLAYED: &str = "step.replayed";
+    /// Signals that were sent. Counter.
+    pub const SIGNAL_SENT: &str = "signal.sent";
+    /// Executions that were dropped because their run was no longer theirs. Counter.
+    pub const WORKFLOW_LEASE_LOST: &str = "workflow.lease.lost";
+}
+
+/// The keys of the attributes on spans, their events, and metrics.
 ///
 /// ```
 /// use opentelemetry::KeyValue;
@@ -58,6 +89,10 @@ pub mod attribute {
     pub const WORKFLOW_VERSION: &str = "workflow.version";
     /// How an execution ended: `completed`, `parked`, `retrying`, `failed`, `canceled` or `stale`.
     pub const WORKFLOW_OUTCOME: &str = "workflow.outcome";
+    /// Whether a run that was created is a child's. On metrics. Boolean.
+    pub const WORKFLOW_CHILD: &str = "workflow.child";
+    /// How a run ended: `completed`, `failed` or `canceled`. On metrics.
+    pub const WORKFLOW_RUN_STATUS: &str = "workflow_run.status";
     /// The run's id. String.
     pub const WORKFLOW_RUN_ID: &str = "workflow_run.id";
     /// The namespace in which the run's id is unique. String.
@@ -74,7 +109,8 @@ pub mod attribute {
     /// The worker that executes. String.
     pub const WORKER_ID: &str = "worker.id";
     /// The step's name. String. Where the author chose none for a step about a signal, it is the
-    /// signal's, and left out with that.
+    /// signal's, and left out with that. On metrics it is without the number of a repeated name, and never
+    /// a signal's.
     pub const STEP_NAME: &str = "step.name";
     /// The step that history has where the code asked for another, on an event
     /// [`NON_DETERMINISM`](super::event::NON_DETERMINISM). String.
@@ -100,6 +136,10 @@ pub mod attribute {
     pub const SIGNAL_NAME: &str = "signal.name";
     /// How many runs received the signal. Integer.
     pub const SIGNAL_RECIPIENT_COUNT: &str = "signal.recipient_count";
+    /// Whether anybody received the signal. On metrics. Boolean.
+    pub const SIGNAL_DELIVERED: &str = "signal.delivered";
+    /// Why an execution lost its run, on metrics: `lease_lost`, `canceled` or `deadline_exceeded`.
+    pub const REASON: &str = "reason";
     /// What failed, in a word that is the same for every occurrence. OpenTelemetry's own.
     pub const ERROR_TYPE: &str = "error.type";
     /// The error's name, on an `exception` event. OpenTelemetry's own.

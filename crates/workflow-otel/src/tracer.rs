@@ -63,7 +63,8 @@ impl Tracing {
     }
 }
 
-fn scope() -> InstrumentationScope {
+/// Who makes the spans and takes the metrics.
+pub(crate) fn scope() -> InstrumentationScope {
     InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
         .with_version(env!("CARGO_PKG_VERSION"))
         .build()

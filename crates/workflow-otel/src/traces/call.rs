@@ -104,12 +104,7 @@ fn chosen_name(call: &StepCall) -> &str {
 
 /// The step's name, unless that is a signal's which is not to be shown.
 pub(crate) fn shown_name(call: &StepCall, names: SignalNames) -> Option<&Arc<str>> {
-    let of_signal = !call.named
-        && matches!(
-            call.kind,
-            StepKind::WaitForSignal { .. } | StepKind::SendSignal { .. }
-        );
-    (names == SignalNames::Shown || !of_signal).then_some(&call.name)
+    (names == SignalNames::Shown || !call.is_named_after_signal()).then_some(&call.name)
 }
 
 pub(crate) fn step_span_kind(call: &StepCall) -> SpanKind {

@@ -29,7 +29,7 @@ pub(crate) use self::span::Scoped;
 /// The spans of one interceptor.
 pub(crate) struct Traces {
     pub(crate) config: Config,
-    pub(crate) losses: LossCounters,
+    pub(crate) losses: Arc<LossCounters>,
     tracing: Tracing,
     propagation: Propagation,
     /// The contexts of the executions under way, by the address of the execution: for steps that
@@ -41,10 +41,15 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
-    pub(crate) fn new(config: Config, tracing: Tracing, propagation: Propagation) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        tracing: Tracing,
+        propagation: Propagation,
+        losses: Arc<LossCounters>,
+    ) -> Self {
         Self {
             config,
-            losses: LossCounters::default(),
+            losses,
             tracing,
             propagation,
             executions: Mutex::default(),

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 use workflow_core::{
-    Call, CancelRun, CreateRun, CreatedRun, Error, ErrorKind, ExecuteRun, ExecutionOutcome,
-    Interruption, Result, SendSignal, SentSignal, StepCall, StepOutcome, Unwritten,
+    Call, CancelRun, CreateRun, CreatedRun, Error, ExecuteRun, ExecutionOutcome, Interruption,
+    Result, SendSignal, SentSignal, StepCall, StepOutcome, Unwritten,
 };
 
 use crate::config::ErrorDetail;
 use crate::context::progress::Cause;
 use crate::names::attribute;
+use crate::outcomes;
 
 /// The most of an error's message that goes onto a span.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
@@ -119,9 +120,7 @@ impl Concluded for ExecuteRun {
     fn conclude<'e>(result: &'e Result<ExecutionOutcome>, _: bool) -> Ending<'e> {
         match result {
             Ok(outcome) => of_outcome(outcome),
-            // An interceptor's: the engine puts the run back into the queue or fails it.
-            Err(error) if error.is_retryable() => Ending::failure(outcome("retrying"), error),
-            Err(error) => Ending::failure(outcome("failed"), error),
+            Err(error) => Ending::failure(outcome(outcomes::of_refused(error)), error),
         }
     }
 
@@ -151,67 +150,50 @@ fn outcome(word: &'static str) -> Option<KeyValue> {
 }
 
 fn of_outcome(of: &ExecutionOutcome) -> Ending<'_> {
-    match of {
-        ExecutionOutcome::Completed { .. } => Ending::success(outcome("completed")),
-        ExecutionOutcome::Continued { run_id } => {
-            let mut ending = Ending::success(outcome("completed"));
-            let run_id = Arc::clone(run_id);
-            ending.attributes[1] =
-                Some(KeyValue::new(attribute::WORKFLOW_RUN_CONTINUED_AS, run_id));
-            ending
-        }
-        ExecutionOutcome::Parked { .. } => Ending::success(outcome("parked")),
-        ExecutionOutcome::Retrying { error, .. } => Ending::failure(outcome("retrying"), error),
-        ExecutionOutcome::Failed { error } => Ending::failure(outcome("failed"), error),
-        _ => Ending::success(None),
+    let word = outcomes::of_execution(of).and_then(outcome);
+    if let Some(error) = of.error() {
+        return Ending::failure(word, error);
     }
+    let mut ending = Ending::success(word);
+    if let ExecutionOutcome::Continued { run_id } = of {
+        let run_id = Arc::clone(run_id);
+        ending.attributes[1] = Some(KeyValue::new(attribute::WORKFLOW_RUN_CONTINUED_AS, run_id));
+    }
+    ending
 }
 
 /// What the last write says of an execution.
 pub(crate) fn of_write<'e>(written: &Result<&'e ExecutionOutcome, Unwritten<'e>>) -> Ending<'e> {
     match written {
         Ok(outcome) => of_outcome(outcome),
-        Err(Unwritten::Failed(error)) => Ending::failure(outcome("stale"), error),
+        Err(Unwritten::Failed(error)) => Ending::failure(outcome(outcomes::STALE), error),
         Err(Unwritten::Interrupted(reason)) => {
-            let (word, reason) = interrupted(*reason);
+            let (word, reason) = outcomes::of_interruption(*reason);
             Ending::interrupted(outcome(word), reason)
         }
-        Err(_) => Ending::interrupted(outcome("stale"), Interruption::LeaseLost.as_str()),
+        Err(_) => Ending::interrupted(outcome(outcomes::STALE), Interruption::LeaseLost.as_str()),
     }
-}
-
-/// The outcome of what was interrupted, and its `error.type`.
-pub(crate) fn interrupted(reason: Interruption) -> (&'static str, &'static str) {
-    let outcome = match reason {
-        Interruption::Canceled => "canceled",
-        Interruption::DeadlineExceeded => "failed",
-        _ => "stale",
-    };
-    (outcome, reason.as_str())
 }
 
 impl Concluded for StepCall {
     fn conclude<'e>(result: &'e Result<StepOutcome>, waits: bool) -> Ending<'e> {
-        let outcome = |word: &'static str| Some(KeyValue::new(attribute::STEP_OUTCOME, word));
-        match result {
-            Ok(StepOutcome::Completed { .. }) => Ending::success(outcome("completed")),
-            Ok(StepOutcome::Parked { .. }) => Ending::success(outcome("parked")),
-            Ok(StepOutcome::TimedOut) => Ending::success(outcome("timed_out")),
-            Ok(StepOutcome::SignalSent { run_ids }) => {
-                let mut ending = Ending::success(outcome("completed"));
-                ending.attributes[1] = Some(recipients(run_ids.len()));
-                ending
-            }
-            Ok(_) => Ending::success(None),
-            Err(error) => failed_step(waits, error),
+        let outcome = match result {
+            Ok(outcome) => outcome,
+            Err(error) => return failed_step(waits, error),
+        };
+        let word = outcomes::of_step(outcome);
+        let word = word.map(|word| KeyValue::new(attribute::STEP_OUTCOME, word));
+        let mut ending = Ending::success(word);
+        if let StepOutcome::SignalSent { run_ids } = outcome {
+            ending.attributes[1] = Some(recipients(run_ids.len()));
         }
+        ending
     }
 }
 
 /// A step that failed; one that `waits` for something can have timed out.
 pub(crate) fn failed_step(waits: bool, error: &Error) -> Ending<'_> {
-    let timed_out = waits && error.kind() == ErrorKind::Timeout;
-    let outcome = if timed_out { "timed_out" } else { "failed" };
+    let outcome = outcomes::of_failed_step(waits, error);
     Ending::failure(Some(KeyValue::new(attribute::STEP_OUTCOME, outcome)), error)
 }
 

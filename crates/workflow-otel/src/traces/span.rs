@@ -12,11 +12,12 @@ use opentelemetry::{Context, KeyValue};
 use workflow_core::{Interruption, Next, NextFuture, Result};
 
 use super::end::About;
-use super::outcome::{Concluded, Ending, interrupted};
+use super::outcome::{Concluded, Ending};
 use super::{Traces, call};
 use crate::context::progress::{Cause, DroppedStep};
 use crate::context::scope::RunScope;
 use crate::names::attribute;
+use crate::outcomes;
 
 /// What a span is about, for the case that it is dropped.
 pub(crate) enum Subject {
@@ -126,7 +127,7 @@ impl OpenSpan<'_> {
                 if scope.execution.interruption().is_none() && scope.execution.end_is_promised() {
                     return self.leave_open();
                 }
-                let (outcome, reason) = interrupted(reason_of(scope));
+                let (outcome, reason) = outcomes::of_interruption(reason_of(scope));
                 let outcome = KeyValue::new(attribute::WORKFLOW_OUTCOME, outcome);
                 Ending::interrupted(Some(outcome), reason)
             }
@@ -154,7 +155,7 @@ impl OpenSpan<'_> {
                     }
                     return;
                 }
-                let (outcome, reason) = interrupted(reason_of(scope));
+                let (outcome, reason) = outcomes::of_interruption(reason_of(scope));
                 let outcome = KeyValue::new(attribute::STEP_OUTCOME, outcome);
                 Ending::interrupted(Some(outcome), reason)
             }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use opentelemetry::trace::{Link, SpanBuilder, SpanId, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
-use workflow_core::{CancelRun, CreateRun, ExecuteRun, SendSignal, StepCall, StepKind};
+use workflow_core::{CancelRun, CreateRun, ExecuteRun, SendSignal, StepCall};
 
 use super::span::{Child, OpenSpan, Subject};
 use super::{Traces, address_of, call};
@@ -135,7 +135,7 @@ impl Traces {
             let name = call::shown_name(call, self.config.signal_names);
             cx = cx.with_value(StepScope(name.map(Arc::clone)));
         }
-        let waits = !matches!(call.kind, StepKind::Run | StepKind::SendSignal { .. });
+        let waits = call.kind.waits();
         let child = call::uncertain_child(call).map(|asked| {
             Box::new(Child {
                 attempt_id: Arc::clone(&call.attempt_id),
