@@ -1,26 +1,28 @@
-//! What holds for the trace of any workflow, crashed or not: random workflows on a real SQLite file,
-//! with every span collected.
+//! What holds for the trace and the metrics of any workflow, crashed or not: random workflows on a real
+//! SQLite file, with every span and data point collected.
 
 use std::collections::{HashMap, HashSet};
 
-use openworkflow::backend::{StepAttempt, StepAttemptKind, WorkflowRun};
-use openworkflow::otel::OtelInterceptor;
+use openworkflow::backend::{RunStatus, StepAttempt, StepAttemptKind, StepStatus, WorkflowRun};
 use openworkflow::otel::opentelemetry::trace::SpanId;
 use openworkflow::otel::opentelemetry_sdk::trace::SpanData;
 use openworkflow::otel::testing::SpanCollector;
+use openworkflow_tests::Points;
 use openworkflow_tests::random::{
     Checked, Database, Outcome, Program, Setup, SqliteFile, block_on, config, drive, programs,
 };
 use proptest::prelude::*;
 
-/// Runs a program with every span collected.
+/// Runs a program with every span and data point collected.
 async fn traced(
     program: &Program,
     concurrency: usize,
     crashes: &[u32],
-) -> (Outcome, SpanCollector) {
+) -> (Outcome, SpanCollector, Points) {
     let spans = SpanCollector::new();
-    let otel = OtelInterceptor::builder()
+    let points = Points::default();
+    let otel = points
+        .interceptor()
         .tracer_provider(&spans.provider())
         .build();
     let setup = Setup {
@@ -36,7 +38,7 @@ async fn traced(
         Default::default(),
         "nothing was lost on the way"
     );
-    (outcome, spans)
+    (outcome, spans, points)
 }
 
 fn text(span: &SpanData, key: &str) -> String {
@@ -141,6 +143,58 @@ fn check_rows(runs: &[(WorkflowRun, Vec<StepAttempt>)], spans: &[SpanData]) -> C
     Ok(())
 }
 
+/// Without crashes, what was counted is what the database says, and what the spans are.
+fn check_counts(
+    runs: &[(WorkflowRun, Vec<StepAttempt>)],
+    spans: &[SpanData],
+    points: &Points,
+) -> Checked {
+    let number = |count: usize| i64::try_from(count).unwrap();
+    prop_assert_eq!(points.count("active_workflows", &[]), 0);
+    prop_assert_eq!(
+        points.count("workflow.runs.created", &[]),
+        number(runs.len())
+    );
+    let executions: u32 = runs.iter().map(|(run, _)| run.attempts).sum();
+    prop_assert_eq!(
+        points.count("workflow.executions", &[]),
+        i64::from(executions)
+    );
+    prop_assert_eq!(
+        points.count("workflow.queue.duration", &[]),
+        i64::from(executions)
+    );
+    for (word, status) in [
+        ("completed", RunStatus::Completed),
+        ("failed", RunStatus::Failed),
+        ("canceled", RunStatus::Canceled),
+    ] {
+        let ended = runs.iter().filter(|(run, _)| run.status == status).count();
+        let counted = points.count("workflow.duration", &[("workflow_run.status", word)]);
+        prop_assert_eq!(counted, number(ended), "runs that were {}", word);
+    }
+    let steps = spans.iter().filter(|span| span.name.starts_with("step."));
+    prop_assert_eq!(points.count("step.duration", &[]), number(steps.count()));
+    let failed = |attempt: &&StepAttempt| attempt.status == StepStatus::Failed;
+    let failures = runs
+        .iter()
+        .flat_map(|(_, attempts)| attempts)
+        .filter(failed);
+    let retried = runs.iter().map(|(_, attempts)| {
+        let names = attempts.iter().map(|attempt| &attempt.step_name);
+        let names: HashSet<_> = names.collect();
+        // Each attempt but the first follows a failure.
+        attempts.len() - names.len()
+    });
+    let (retried, failures) = (number(retried.sum()), number(failures.count()));
+    let retries = points.count("step.retries", &[]);
+    prop_assert!(
+        (retried..=failures).contains(&retries),
+        "{retries} retries, with {failures} failures and {retried} further attempts"
+    );
+    Ok(())
+}
+
 /// Rows without what an interceptor is there to add: the carrier.
 fn without_carriers(rows: &[String]) -> Vec<String> {
     let mut rows: Vec<_> = rows
@@ -163,7 +217,7 @@ async fn check_undisturbed(program: Program, concurrency: usize) -> Checked {
         ..Setup::default()
     };
     let untraced = drive(&SqliteFile::create().await, &program, &untraced).await;
-    let (outcome, spans) = traced(&program, concurrency, &[]).await;
+    let (outcome, spans, points) = traced(&program, concurrency, &[]).await;
     prop_assert_eq!(&outcome.violations, &Vec::<String>::new());
     prop_assert_eq!(&outcome.result, &untraced.result);
     prop_assert_eq!(
@@ -171,13 +225,20 @@ async fn check_undisturbed(program: Program, concurrency: usize) -> Checked {
         without_carriers(&untraced.rows)
     );
     check_trace(&program, &spans)?;
-    check_rows(&outcome.runs, &spans.spans())
+    check_rows(&outcome.runs, &spans.spans())?;
+    check_counts(&outcome.runs, &spans.spans(), &points)
 }
 
 async fn check_crashed(program: Program, concurrency: usize, crashes: Vec<u32>) -> Checked {
-    let (outcome, spans) = traced(&program, concurrency, &crashes).await;
+    let (outcome, spans, points) = traced(&program, concurrency, &crashes).await;
     prop_assert_eq!(&outcome.violations, &Vec::<String>::new());
-    check_trace(&program, &spans)
+    check_trace(&program, &spans)?;
+    prop_assert_eq!(points.count("active_workflows", &[]), 0);
+    let runs = i64::try_from(outcome.runs.len()).unwrap();
+    let (created, ended) = ("workflow.runs.created", "workflow.duration");
+    prop_assert!(points.count(created, &[]) <= runs, "each is counted once");
+    prop_assert!(points.count(ended, &[]) <= runs, "each ends once");
+    Ok(())
 }
 
 proptest! {

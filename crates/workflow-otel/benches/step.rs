@@ -8,7 +8,7 @@ use std::future::Future;
 use std::hint::black_box;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
 use opentelemetry::trace::noop::NoopTracerProvider;
@@ -18,6 +18,9 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, SpanData, SpanExporter};
 use workflow_core::{
     Chain, ExecuteRun, Execution, ExecutionOutcome, Interceptor, Payload, Result, RunInfo,
@@ -34,12 +37,14 @@ const LIMITS: [(&str, &str, f64); 2] = [
     ("unsampled", "by hand, unsampled", 1.6),
 ];
 
-const SCENARIOS: [&str; 8] = [
+const SCENARIOS: [&str; 10] = [
     "none",
     "no-op",
     "unsampled",
     "sampled",
     "sampled, batch",
+    "metrics alone",
+    "metrics, sampled",
     "by hand, unsampled",
     "by hand, sampled",
     "by hand, sampled, batch",
@@ -74,6 +79,33 @@ impl SpanExporter for NoExport {
     }
 }
 
+impl PushMetricExporter for NoExport {
+    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
+        black_box(metrics);
+        Ok(())
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn temporality(&self) -> Temporality {
+        Temporality::Cumulative
+    }
+}
+
+/// Meters of an SDK whose reader reads at the end alone.
+fn meters() -> SdkMeterProvider {
+    let reader = PeriodicReader::builder(NoExport)
+        .with_interval(Duration::from_secs(3600))
+        .build();
+    SdkMeterProvider::builder().with_reader(reader).build()
+}
+
 fn run(scenario: &str, steps: u64) {
     let simple = || {
         SdkTracerProvider::builder()
@@ -102,6 +134,17 @@ fn run(scenario: &str, steps: u64) {
         }
         "sampled, batch" => {
             let otel = otel.tracer_provider(&batch());
+            in_chain(&chain(otel.build()), TraceFlags::SAMPLED, steps);
+        }
+        "metrics alone" => {
+            let meters = meters();
+            let otel = otel.tracer_provider(&NoopTracerProvider::new());
+            let otel = otel.meter_provider(&meters).build();
+            in_chain(&chain(otel), TraceFlags::SAMPLED, steps);
+        }
+        "metrics, sampled" => {
+            let meters = meters();
+            let otel = otel.tracer_provider(&simple()).meter_provider(&meters);
             in_chain(&chain(otel.build()), TraceFlags::SAMPLED, steps);
         }
         "by hand, unsampled" => by_hand(&simple(), TraceFlags::NOT_SAMPLED, steps),
