@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use opentelemetry_sdk::metrics::{Aggregation, Instrument, Stream};
 use openworkflow::otel::MetricSelection;
 use openworkflow::{
     Error, ExecuteRun, ExecutionOutcome, Interceptor, Next, Result, RetryPolicy, WorkerBuilder,
@@ -92,6 +93,38 @@ async fn an_order() {
     for private in [run.id(), "ada@example.com", "4711", "confirmed"] {
         assert!(!text.contains(private), "{private} in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn buckets_are_advice() {
+    let ours = "0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 30 60 300 1800 3600";
+    let days = |instrument: &Instrument| {
+        let aggregation = Aggregation::ExplicitBucketHistogram {
+            boundaries: vec![3600.0, 86_400.0],
+            record_min_max: true,
+        };
+        let stream = Stream::builder().with_aggregation(aggregation);
+        (instrument.name() == "workflow.duration").then(|| stream.build().unwrap())
+    };
+    let points = Points::viewed(days);
+    let otel = points.interceptor().build();
+    let mut harness = Harness::new(|worker| {
+        let step = |wf: openworkflow::WorkflowContext, ()| async move {
+            wf.run("it", || async { Ok(()) }).await
+        };
+        worker.interceptor(otel).workflow(PLAIN.implement(step))
+    })
+    .await;
+    harness.complete(&PLAIN, ()).await;
+    harness.stop().await;
+    let of = |name: &str, buckets: &str| (format!("{name} [s]"), buckets.to_owned());
+    let expected = [
+        of("step.duration", ours),
+        of("workflow.duration", "3600 86400"),
+        of("workflow.execution.duration", ours),
+        of("workflow.queue.duration", ours),
+    ];
+    assert_eq!(points.boundaries(), expected.into());
 }
 
 #[tokio::test]

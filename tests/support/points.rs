@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric, MetricData};
-use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider};
+use opentelemetry_sdk::metrics::{
+    InMemoryMetricExporter, Instrument, PeriodicReader, SdkMeterProvider, Stream,
+};
 use openworkflow::otel::OtelInterceptorBuilder;
 use openworkflow::otel::opentelemetry::KeyValue;
 
@@ -17,17 +19,28 @@ pub struct Points {
 
 impl Default for Points {
     fn default() -> Self {
+        Self::viewed(|_| None)
+    }
+}
+
+impl Points {
+    /// Data points as a view has them.
+    pub fn viewed<V>(view: V) -> Self
+    where
+        V: Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static,
+    {
         let exporter = InMemoryMetricExporter::default();
         let reader = PeriodicReader::builder(exporter.clone())
             // Read when asked.
             .with_interval(std::time::Duration::from_secs(3600))
             .build();
-        let provider = SdkMeterProvider::builder().with_reader(reader).build();
+        let provider = SdkMeterProvider::builder()
+            .with_reader(reader)
+            .with_view(view)
+            .build();
         Self { exporter, provider }
     }
-}
 
-impl Points {
     /// The provider.
     #[must_use]
     pub fn provider(&self) -> &SdkMeterProvider {
@@ -100,6 +113,16 @@ impl Points {
             .sum()
     }
 
+    /// The boundaries of the buckets of each histogram.
+    #[must_use]
+    pub fn boundaries(&self) -> BTreeMap<String, String> {
+        let histograms = self.collect().into_iter().filter_map(|(name, points)| {
+            let (_, point) = points.into_iter().next()?;
+            (!point.bounds.is_empty()).then_some((name, point.bounds))
+        });
+        histograms.collect()
+    }
+
     fn collect(&self) -> BTreeMap<String, BTreeMap<String, Point>> {
         self.exporter.reset();
         self.provider.force_flush().expect("the metrics are read");
@@ -120,11 +143,17 @@ struct Point {
     count: i64,
     /// Of durations.
     sum: f64,
+    /// Of durations.
+    bounds: String,
 }
 
 fn points(metric: &Metric) -> BTreeMap<String, Point> {
     let name = metric.name();
-    let count = |count| Point { count, sum: 0.0 };
+    let count = |count| Point {
+        count,
+        sum: 0.0,
+        bounds: String::new(),
+    };
     match metric.data() {
         AggregatedMetrics::U64(MetricData::Sum(sum)) => {
             assert!(sum.is_monotonic(), "{name} is a counter");
@@ -147,10 +176,9 @@ fn points(metric: &Metric) -> BTreeMap<String, Point> {
             let points = histogram.data_points();
             points
                 .map(|point| {
-                    let bounds: Vec<_> = point.bounds().collect();
-                    assert_eq!(bounds.first(), Some(&0.001), "{name} has our buckets");
-                    assert_eq!(bounds.last(), Some(&3600.0), "{name} has our buckets");
+                    let bounds = point.bounds().map(|bound| bound.to_string());
                     let of = Point {
+                        bounds: bounds.collect::<Vec<_>>().join(" "),
                         count: i64::try_from(point.count()).expect("counts are small"),
                         sum: point.sum(),
                     };

@@ -40,7 +40,7 @@
 //! - `postgres`: the backend on a PostgreSQL server, for many workers.
 //! - `otel`: OpenTelemetry traces, as `openworkflow::otel`. `otel-tracing` adds the bridge to the
 //!   `tracing` crate, `otel-otlp` export to collectors and hosted backends, `otel-http` trace context
-//!   in HTTP requests, `otel-testing` the kit for tests of traces.
+//!   in HTTP requests, `otel-testing` the kit for tests of traces, `otel-metrics` counts and durations.
 
 // So that the support of the integration tests serves unit tests too.
 #[cfg(all(test, feature = "postgres"))]
