@@ -91,14 +91,21 @@ async fn a_run_can_be_canceled_until_it_has_ended() {
     f.claimed("running", "w").await;
     f.sql(r#"UPDATE {schema}.workflow_runs SET error = '{"message":"x"}' WHERE id = 'running'"#)
         .await;
-    assert!(matches!(
-        cancel("running").await,
-        Cancellation::Canceled { .. }
-    ));
-    assert!(matches!(
-        cancel("running").await,
-        Cancellation::Canceled { .. }
-    ));
+    f.sql(
+        "UPDATE {schema}.workflow_runs SET created_at = now() - interval '1 hour' WHERE id = 'running'",
+    )
+    .await;
+    for told in [1, 0] {
+        let Cancellation::Canceled { runs } = cancel("running").await else {
+            panic!("it can be canceled");
+        };
+        assert_eq!(runs.len(), told, "once");
+        for run in runs {
+            assert_eq!((&*run.run_id, &*run.workflow_name), ("running", "order"));
+            let age = run.age.unwrap().as_secs();
+            assert!((3600..7200).contains(&age), "{age} s");
+        }
+    }
     let row = f.run("running").await;
     assert_eq!(row["status"], "canceled");
     assert_eq!(row["error"], json!({"message": "x"}));

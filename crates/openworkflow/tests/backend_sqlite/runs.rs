@@ -200,11 +200,17 @@ async fn cancel_ends_what_is_not_over() {
     db.create("pending").await;
     db.clock.advance(MINUTE);
     for id in ["pending", "running"] {
-        for _ in 0..2 {
-            assert!(matches!(
-                db.cancel_run(NS, id).await.unwrap(),
-                Cancellation::Canceled { .. }
-            ));
+        for again in [false, true] {
+            let Cancellation::Canceled { runs } = db.cancel_run(NS, id).await.unwrap() else {
+                panic!("{id} can be canceled");
+            };
+            let told: Vec<_> = runs.iter().map(|run| (&*run.run_id, run.age)).collect();
+            let expected = if again {
+                vec![]
+            } else {
+                vec![(id, Some(MINUTE))]
+            };
+            assert_eq!(told, expected);
         }
     }
     let at = text_at(MINUTE);
