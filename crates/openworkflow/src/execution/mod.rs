@@ -196,7 +196,8 @@ impl ExecutionState {
     }
 
     /// Chooses the step's name in this execution, after `base_name`, and looks up what happened under it
-    /// before; `named` says whether the author chose that. Never resolves where that was a step of another kind: the code has changed, and the run is put back.
+    /// before; `named` says whether the author chose that. Never resolves where that was a step of another
+    /// kind: the code has changed, and the run is put back.
     pub(crate) async fn enter(
         self: &Arc<Self>,
         base_name: &str,
