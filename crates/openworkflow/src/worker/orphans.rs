@@ -1,9 +1,10 @@
 //! A worker's look-out for due runs that nobody takes, while it has nothing to do itself.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use workflow_core::BoxFuture;
+use tokio::task::JoinSet;
 
 use super::Shared;
 use crate::backend::{BackendResult, OrphanSearch, Orphans, WorkflowKey};
@@ -17,25 +18,27 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// How many workflows are told of at once.
 const TOLD: usize = 5;
 
-pub(super) struct Lookout<'a> {
-    shared: &'a Shared,
+pub(super) struct Lookout {
+    shared: Arc<Shared>,
     looked: Option<SystemTime>,
     /// How long after the last look the next one is.
     pause: Duration,
     /// The run of each workflow that was due for the longest time at the last look. One that stands there
     /// at the next, too, has been taken by nobody, while a backlog that somebody works on moves.
     oldest: HashMap<WorkflowKey, String>,
-    under_way: Option<BoxFuture<'a, BackendResult<Vec<Orphans>>>>,
+    /// The look, if there is one. In a task: it holds a connection, or has its place in the queue for one,
+    /// and the worker that claims meanwhile would wait for what it does not poll.
+    under_way: JoinSet<BackendResult<Vec<Orphans>>>,
 }
 
-impl<'a> Lookout<'a> {
-    pub(super) fn new(shared: &'a Shared) -> Self {
+impl Lookout {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
         Self {
-            shared,
+            shared: Arc::clone(shared),
             looked: None,
             pause: INTERVAL,
             oldest: HashMap::new(),
-            under_way: None,
+            under_way: JoinSet::new(),
         }
     }
 
@@ -51,23 +54,24 @@ impl<'a> Lookout<'a> {
             now.duration_since(looked)
                 .map_or(true, |since| since >= self.pause)
         });
-        if is_due && self.under_way.is_none() {
+        if is_due && self.under_way.is_empty() {
             self.looked = Some(now);
             let search = OrphanSearch::new(self.shared.namespace_id.clone(), workflows);
-            self.under_way = Some(self.shared.backend.find_orphans(search));
+            let backend = Arc::clone(&self.shared.backend);
+            self.under_way
+                .spawn(async move { backend.find_orphans(search).await });
         }
     }
 
-    /// Sees to the look that is under way, and never resolves. If the future is dropped, the next one goes
-    /// on.
+    /// Tells what the look under way finds, and never resolves. If the future is dropped, the next one
+    /// goes on.
     pub(super) async fn look(&mut self) {
-        if let Some(under_way) = &mut self.under_way {
-            let found = under_way.await;
-            self.under_way = None;
+        while let Some(found) = self.under_way.join_next().await {
             match found {
-                Ok(found) => self.tell(found),
+                Ok(Ok(found)) => self.tell(found),
                 // Claims fail likewise, and say so.
-                Err(error) => tracing::debug!(%error, "cannot look for runs that nobody takes"),
+                Ok(Err(error)) => tracing::debug!(%error, "cannot look for runs that nobody takes"),
+                Err(error) => tracing::error!(%error, "a look for runs that nobody takes panicked"),
             }
         }
         std::future::pending::<()>().await;

@@ -1,5 +1,8 @@
 //! A backend on a pool of the application's own.
 
+use std::pin::pin;
+
+use futures::FutureExt as _;
 use openworkflow::backend::deadpool_postgres::tokio_postgres::{Config, NoTls};
 use openworkflow::backend::deadpool_postgres::{Manager, Pool};
 use openworkflow::{Client, RetryPolicy, Worker, WorkflowSpec};
@@ -187,4 +190,41 @@ async fn the_only_connection_is_not_kept_for_making_indexes() {
             assert!(read.expect("the connection is free").unwrap().is_some());
         }
     }
+}
+
+#[tokio::test]
+async fn an_idle_worker_has_its_turn_at_the_only_connection() {
+    let fixture = Fixture::new().await;
+    let pool = pool(&fixture.schema, 1);
+    let options = Postgres::options().schema(&fixture.schema);
+    let backend = options.connect_with(pool.clone()).await.unwrap();
+    let queued = async |many: usize| {
+        let queue = async {
+            while pool.status().waiting < many {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let queue = tokio::time::timeout(LEASE, queue).await;
+        queue.unwrap_or_else(|_| panic!("fewer than {many} wait for the connection"));
+    };
+
+    let mut held = pool.get().await.unwrap();
+    let double = CHILD.implement(|_, n: u32| async move { Ok(n * 2) });
+    let worker = Worker::builder(backend.clone()).workflow(double);
+    let _worker = worker.build().unwrap().start();
+    // The search for passed deadlines, and the first claim: each comes before us once.
+    for _ in 0..2 {
+        queued(1).await;
+        let mut next = pin!(pool.get());
+        assert!(next.as_mut().now_or_never().is_none(), "we wait");
+        drop(held);
+        held = next.await.unwrap();
+    }
+    // Nothing was there to claim. What an idle worker does waits now, and then its next claim does.
+    queued(2).await;
+    drop(held);
+
+    let run = Client::new(fixture.backend.clone()).start(&CHILD, &21).await;
+    let result = run.unwrap().result_within(LEASE).await;
+    assert_eq!(result.unwrap(), 42);
 }
