@@ -215,6 +215,9 @@ pub struct NewStepAttempt {
     pub config: Option<String>,
     /// How long ago it began. `created_at` and `started_at` are now less this.
     pub begun_ago: Duration,
+    /// Whether nothing was written of it before, as far as its owner knows. A hint, and no promise: the
+    /// answer to a write may have been lost.
+    pub is_unwritten: bool,
 }
 
 impl NewStepAttempt {
@@ -233,6 +236,7 @@ impl NewStepAttempt {
             context,
             config: None,
             begun_ago: Duration::ZERO,
+            is_unwritten: false,
         }
     }
 

@@ -223,6 +223,7 @@ async fn run<T: DeserializeOwned>(config: Config<'_>) -> Result<T> {
     };
     let attempt_id = state.new_attempt_id().await;
     let mut attempt = NewStepAttempt::new(attempt_id, name, StepAttemptKind::Function, None);
+    attempt.is_unwritten = saves.is_none() && !state.taken_over;
     let at_work = state.at_work();
     let saves = saves.map(|saves| saves.open(&state, &attempt));
     let result: Result<(T, Payload)> = at_work
@@ -270,6 +271,7 @@ async fn work<T: DeserializeOwned>(
     if state.taken_over {
         state.begin_step(attempt).await;
     }
+    let mut is_running = false;
     let outcome = {
         let attempt = &*attempt;
         let call = through_chain(
@@ -293,11 +295,13 @@ async fn work<T: DeserializeOwned>(
             Err(_) => {
                 let mut running = attempt.clone();
                 running.begun_ago = elapsed(begun_at, state.now());
+                is_running = true;
                 join(call, state.begin_step(&running)).await.0
             }
         }
     };
     attempt.begun_ago = elapsed(begun_at, state.now());
+    attempt.is_unwritten &= !is_running;
     match outcome? {
         // Read back before it is recorded: a result that no replay could read must not be kept.
         StepOutcome::Completed { output } => {

@@ -224,7 +224,9 @@ async fn an_idle_worker_has_its_turn_at_the_only_connection() {
     queued(2).await;
     drop(held);
 
-    let run = Client::new(fixture.backend.clone()).start(&CHILD, &21).await;
+    let run = Client::new(fixture.backend.clone())
+        .start(&CHILD, &21)
+        .await;
     let result = run.unwrap().result_within(LEASE).await;
     assert_eq!(result.unwrap(), 42);
 }

@@ -168,7 +168,47 @@ async fn a_step_can_be_written_once_when_it_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_that_were_believed_to_be_new_may_be_there_already() {
+    let f = Fixture::new().await;
+    let owner = f.claimed("r", "w").await;
+    let new = |id: &str, output: &str| {
+        let mut ended = done(id, output);
+        ended.attempt.is_unwritten = true;
+        ended
+    };
+    f.begin(&owner, function("alone")).await;
+    f.backend.end_step(&owner, new("alone", "1")).await.unwrap();
+    let row = f.step("alone").await;
+    assert_eq!(
+        (&row["status"], &row["output"]),
+        (&json!("completed"), &json!(1))
+    );
+    f.backend.end_step(&owner, new("alone", "1")).await.unwrap();
+    assert_eq!(f.step("alone").await, row);
+
+    for n in 0..20 {
+        f.begin(&owner, function(&format!("s{n}"))).await;
+    }
+    let results = at_once((0..100).map(|n| {
+        let (backend, owner) = (f.backend.clone(), owner.clone());
+        let ended = new(&format!("s{n}"), &format!("{n}"));
+        async move { backend.end_step(&owner, ended).await }
+    }))
+    .await;
+    for (n, result) in results.into_iter().enumerate() {
+        result.unwrap();
+        assert_eq!(f.step(&format!("s{n}")).await["output"], n);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_written_together_do_not_share_their_troubles() {
+    for are_new in [false, true] {
+        do_not_share_their_troubles(are_new).await;
+    }
+}
+
+async fn do_not_share_their_troubles(are_new: bool) {
     let f = Fixture::new().await;
     let owner = f.claimed("r", "w").await;
     let stranger = Owner::new(NS, "r", "not-the-owner", 1);
@@ -186,6 +226,7 @@ async fn steps_written_together_do_not_share_their_troubles() {
         if n % 10 == 7 {
             ended.attempt.step_name = "a\0b".into();
         }
+        ended.attempt.is_unwritten = are_new;
         async move { (n, backend.end_step(&owner, ended).await) }
     }))
     .await;

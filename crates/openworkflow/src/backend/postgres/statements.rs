@@ -345,9 +345,10 @@ pub(super) struct Statements {
     pub(super) retry: Query,
     pub(super) wake_parked: Query,
     pub(super) history: Query,
-    pub(super) write_step: Query,
-    pub(super) write_steps: Query,
-    pub(super) write_all: Query,
+    /// For attempts that are new, all of them.
+    pub(super) insert: StepWrites,
+    /// For any attempts.
+    pub(super) insert_or_end: StepWrites,
     pub(super) why_unwritten: Query,
     pub(super) send_signal: Query,
     pub(super) close_waits: Query,
@@ -356,13 +357,19 @@ pub(super) struct Statements {
     pub(super) notify: Query,
 }
 
+/// The ways to write step attempts.
+pub(super) struct StepWrites {
+    pub(super) one: Query,
+    pub(super) many: Query,
+    /// The same beside runs that are completed.
+    pub(super) with_completions: Query,
+}
+
 impl Statements {
     pub(super) fn new(schema: &str, channel: &str) -> Self {
         // Fragments first: they contain the names of tables and columns in turn.
         let parts = [
             ("{find_by_key}", folded(FIND_BY_KEY)),
-            ("{write_steps}", folded(WRITE_STEPS)),
-            ("{or_end}", folded(OR_END)),
             ("{wake_parents}", folded(WAKE_PARENTS)),
             ("{lock_owned}", folded(LOCK_OWNED)),
             ("{ended_child}", folded(ENDED_CHILD)),
@@ -418,6 +425,26 @@ impl Statements {
             TEXTS, TEXTS, TEXTS, COUNTS, TEXTS, TEXTS, TEXTS, TEXTS, JSONBS, JSONBS, JSONBS,
             FLOATS, JSONBS,
         ];
+        let step_writes = |or_end: &str| {
+            let write = |text: &str, types: &[Type]| {
+                let own = [
+                    ("{write_steps}", &*folded(WRITE_STEPS)),
+                    ("{or_end}", &folded(or_end)),
+                ];
+                Query::new(fill(text, &own), types)
+            };
+            StepWrites {
+                one: write(
+                    WRITE_STEP,
+                    &owned(&[TEXT, TEXT, TEXT, TEXT, JSONB, JSONB, JSONB, FLOAT, JSONB]),
+                ),
+                many: write(WRITE_STEPS, &steps),
+                with_completions: write(
+                    WRITE_ALL,
+                    &[&steps[..], &[TEXTS, TEXTS, TEXTS, COUNTS, JSONBS]].concat(),
+                ),
+            }
+        };
         let put_away =
             |state: &str, types: &[Type]| Query::new(fill(PUT_AWAY, &[("{state}", state)]), types);
         Self {
@@ -471,15 +498,8 @@ impl Statements {
             retry: put_away(RETRY_STATE, &owned(&[TIME, TEXTS, JSONB])),
             wake_parked: query(WAKE_PARKED, &owned(&[TIME, TEXTS])),
             history: query(HISTORY, &[TEXT, TEXT]),
-            write_step: query(
-                WRITE_STEP,
-                &owned(&[TEXT, TEXT, TEXT, TEXT, JSONB, JSONB, JSONB, FLOAT, JSONB]),
-            ),
-            write_steps: query(WRITE_STEPS, &steps),
-            write_all: query(
-                WRITE_ALL,
-                &[&steps[..], &[TEXTS, TEXTS, TEXTS, COUNTS, JSONBS]].concat(),
-            ),
+            insert: step_writes(""),
+            insert_or_end: step_writes(OR_END),
             why_unwritten: query(WHY_UNWRITTEN, &owned(&[TEXT])),
             send_signal: notifying(
                 SEND_SIGNAL,

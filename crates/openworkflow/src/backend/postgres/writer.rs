@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio_postgres::Row;
 use workflow_core::Interruption;
 
 use super::homes::Home;
-use super::session::{Guard, Param, WhenLost};
+use super::session::{Guard, Param, Query, WhenLost};
+use super::statements::StepWrites;
 use super::writes::{Completion, CompletionColumns, StepColumns, StepWrite, Write};
 use super::{Inner, fault, rows};
 use crate::backend::{BackendError, BackendResult};
@@ -210,8 +212,9 @@ impl Inner {
             &age,
             &config,
         ];
-        let call = self.sql.write_step.with(&params);
-        let written = self.sessions.one(WhenLost::Again, call).await?;
+        let written = self
+            .insert(write.is_new(), |writes| &writes.one, &params)
+            .await?;
         match written.is_empty() {
             false => Ok(()),
             true => self.unwritten(write).await,
@@ -281,23 +284,43 @@ impl Inner {
         }
     }
 
+    /// Writes attempts, of which all are new if `are_new` is right. Where it is not, as after an answer
+    /// that was lost, the server says so.
+    async fn insert(
+        &self,
+        are_new: bool,
+        statement: impl Fn(&StepWrites) -> &Query,
+        params: &[Param<'_>],
+    ) -> BackendResult<Vec<Row>> {
+        if are_new {
+            let call = statement(&self.sql.insert).with(params);
+            match self.sessions.one(WhenLost::Again, call).await {
+                // Whatever else it was is refused again.
+                Err(error) if !error.is_transient() && !matches!(error, BackendError::Closed) => {}
+                result => return result,
+            }
+        }
+        let call = statement(&self.sql.insert_or_end).with(params);
+        self.sessions.one(WhenLost::Again, call).await
+    }
+
     async fn write_all(
         &self,
         steps: &[&StepWrite],
         completions: &[&Completion],
     ) -> BackendResult<Written> {
         let all = steps.len() + completions.len();
+        let are_new = steps.iter().all(|step| step.is_new());
         let steps = StepColumns::of(steps);
         let mut params = steps.params().to_vec();
         let columns = CompletionColumns::of(completions);
-        let statement = if completions.is_empty() {
-            &self.sql.write_steps
+        let rows = if completions.is_empty() {
+            self.insert(are_new, |writes| &writes.many, &params).await?
         } else {
             params.extend(columns.params());
-            &self.sql.write_all
+            self.insert(are_new, |writes| &writes.with_completions, &params)
+                .await?
         };
-        let call = statement.with(&params);
-        let rows = self.sessions.one(WhenLost::Again, call).await?;
         if rows.len() == all {
             return Ok(Written::All);
         }

@@ -8,9 +8,10 @@ use workflow_core::Payload;
 use super::session::{Json, Param, claim_number};
 use crate::backend::{EndedStep, NewStepAttempt, Owner};
 
-/// Writes step attempts, each under the guard of its run: the whole row where there is none yet, the
-/// result where the attempt runs, and what is added to `config`. Completes runs that have no parents.
-/// Gives the ids of those written; not of those whose run is not ours, or locked by somebody.
+/// Writes step attempts, each under the guard of its run: the whole row where there is none yet, and
+/// where `{or_end}` follows, the result where the attempt runs and what is added to `config`. Completes
+/// runs that have no parents. Gives the ids of those written; not of those whose run is not ours, or
+/// locked by somebody.
 ///
 /// Two things are for the planner: the arrays are hidden from it, so that its plan for any length is as
 /// good to it as one for each, and made once; and runs are looked up one by one, since a plan that
@@ -81,6 +82,8 @@ pub(super) const WRITE_STEP: &str = "
     {or_end}
     RETURNING s.id";
 
+/// For attempts that may be there already. Rows that are new cost the server an eighth more where it has
+/// to be ready for that, so it is left away where nobody has heard of them.
 pub(super) const OR_END: &str = "
     ON CONFLICT (namespace_id, id) DO UPDATE SET
         status = excluded.status,
@@ -160,6 +163,11 @@ impl StepWrite {
             result: Some(ended.result),
             asked: Instant::now(),
         }
+    }
+
+    /// Whether the row is most likely new.
+    pub(super) fn is_new(&self) -> bool {
+        self.attempt.is_unwritten
     }
 
     pub(super) fn status(&self) -> &'static str {
