@@ -26,6 +26,7 @@
 //! - `otlp`: [`init`] and [`export`], the set-up for applications that have no OpenTelemetry of their
 //!   own: export over HTTP, sampling, hosted backends. Includes `tracing`.
 //! - `otlp-grpc`: the same over gRPC too.
+//! - `prometheus`: the same metrics as text that Prometheus scrapes. Includes `metrics`.
 //! - `testing`: a kit to collect spans and compare them with an expected tree.
 //! - `tracing`: for applications whose own spans and logs are made with the `tracing` crate.
 
@@ -56,6 +57,8 @@ pub use config::{
 };
 #[cfg(feature = "http")]
 pub use edges::http;
+#[cfg(feature = "prometheus")]
+pub use edges::prometheus::{Prometheus, PrometheusReader, ScrapeError};
 #[cfg(feature = "otlp")]
 pub use export::init;
 pub use interceptor::OtelInterceptor;

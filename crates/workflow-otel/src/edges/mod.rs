@@ -1,4 +1,6 @@
-//! Where requests come in and go out.
+//! Where requests come in and go out, and where metrics are scraped.
 
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "prometheus")]
+pub(crate) mod prometheus;
