@@ -40,7 +40,9 @@
 //! - `postgres`: the backend on a PostgreSQL server, for many workers.
 //! - `otel`: OpenTelemetry traces, as `openworkflow::otel`. `otel-tracing` adds the bridge to the
 //!   `tracing` crate, `otel-otlp` export to collectors and hosted backends, `otel-http` trace context
-//!   in HTTP requests, `otel-testing` the kit for tests of traces, `otel-metrics` counts and durations.
+//!   in HTTP requests, `otel-testing` the kit for tests of traces, `otel-metrics` counts and durations,
+//!   `otel-prometheus` the same for Prometheus to scrape.
+//! - `observe`: health and metrics of a worker over HTTP.
 
 // So that the support of the integration tests serves unit tests too.
 #[cfg(all(test, feature = "postgres"))]
@@ -53,12 +55,15 @@ mod client;
 mod clock;
 mod context;
 mod execution;
+mod health;
 mod join_set;
 mod layer;
 mod lease;
 mod log;
 mod name;
 mod naming;
+#[cfg(feature = "observe")]
+pub mod observe;
 mod payload;
 mod progress;
 mod race;
@@ -81,6 +86,7 @@ pub use client::{
 };
 pub use clock::{Clock, ClockOffset};
 pub use context::WorkflowContext;
+pub use health::{Health, HealthCheck, HealthLimits, HealthReport, HealthStatus};
 pub use join_set::JoinSet;
 pub use layer::{StepLayer, StepRequest, StepService, StepServiceFuture};
 pub use progress::Progress;

@@ -129,6 +129,12 @@ pub trait Backend: Send + Sync + 'static {
         std::any::type_name::<Self>().to_owned()
     }
 
+    /// A round trip, for reports of health: to a database that would take a write, as far as it can find
+    /// out without one. The default reads a run that is not there.
+    async fn ping(&self) -> BackendResult<()> {
+        self.get_run("", "").await.map(drop)
+    }
+
     /// Creates a run, or finds the one that its idempotency key already created within 24 hours.
     /// The flag says whether it was found.
     async fn create_run(&self, run: NewRun) -> BackendResult<(WorkflowRun, bool)>;

@@ -8,6 +8,7 @@ mod slot;
 mod stop;
 pub(crate) mod successor;
 mod tick;
+mod vitals;
 
 use std::fmt;
 use std::future::Future;
@@ -18,15 +19,19 @@ use workflow_core::{Chain, Error, Interceptor};
 
 use crate::backend::{Backend, BackendError};
 use crate::execution::ToldOfTasks;
+use crate::health::{Health, HealthLimits, TelemetryLosses};
 use crate::layer::StepLayer;
 use crate::name;
+#[cfg(feature = "observe")]
+use crate::observe::{Bound, Observe};
 use crate::workflow::Workflow;
 
 pub use stop::WorkerHandle;
 
 use registry::Registry;
 use share::Share;
-use stop::Stop;
+use stop::{Stop, Urgency};
+pub(crate) use vitals::Vitals;
 
 /// The protocol's lease: a worker that shows no sign of life for so long has lost its runs.
 const LEASE: Duration = Duration::from_secs(30);
@@ -47,6 +52,27 @@ struct Shared {
     stop_deadline: Duration,
     strict_replay: bool,
     told_of_tasks: Arc<ToldOfTasks>,
+    vitals: Arc<Vitals>,
+}
+
+/// What a worker's health is judged by.
+pub(crate) struct HealthFacts {
+    shared: Arc<Shared>,
+    stop: Stop,
+}
+
+impl HealthFacts {
+    pub(crate) fn vitals(&self) -> &Vitals {
+        &self.shared.vitals
+    }
+
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.shared.backend
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.urgency() > Urgency::Working
+    }
 }
 
 /// Claims runs and executes them, several at a time.
@@ -64,6 +90,10 @@ struct Shared {
 /// ```
 pub struct Worker {
     shared: Arc<Shared>,
+    health_limits: HealthLimits,
+    telemetry_losses: Option<TelemetryLosses>,
+    #[cfg(feature = "observe")]
+    observe: Option<Bound>,
 }
 
 impl Worker {
@@ -79,6 +109,10 @@ impl Worker {
             lease: LEASE,
             stop_deadline: STOP_DEADLINE,
             strict_replay: false,
+            health_limits: HealthLimits::default(),
+            telemetry_losses: None,
+            #[cfg(feature = "observe")]
+            observe: None,
         }
     }
 
@@ -169,12 +203,41 @@ impl Worker {
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime, or in one without timers.
+    /// Outside a tokio runtime, or in one without timers; where it is [observed](WorkerBuilder::observe), in
+    /// one without I/O, too.
     #[must_use = "a worker whose handle is dropped stops hard"]
     pub fn start(self) -> WorkerHandle {
         let stop = Stop::default();
-        let task = tokio::spawn(pool::work(self.shared, stop.clone()));
-        WorkerHandle::new(stop, task)
+        let facts = HealthFacts {
+            shared: Arc::clone(&self.shared),
+            stop: stop.clone(),
+        };
+        let health = Health::new(facts, self.health_limits, self.telemetry_losses);
+        #[cfg(feature = "observe")]
+        let server = self.observe.and_then(|bound| {
+            let served = bound.serve(health.clone());
+            served
+                .inspect_err(|error| {
+                    tracing::error!(%error, "cannot tell health and metrics over HTTP");
+                })
+                .ok()
+        });
+        #[cfg(feature = "observe")]
+        let address = server.as_ref().map(crate::observe::Server::address);
+        let working = pool::work(self.shared, stop.clone());
+        let task = tokio::spawn(async move {
+            // It answers as long as the worker works, or is stopping.
+            #[cfg(feature = "observe")]
+            let _server = server;
+            working.await
+        });
+        WorkerHandle::new(
+            stop,
+            task,
+            health,
+            #[cfg(feature = "observe")]
+            address,
+        )
     }
 }
 
@@ -201,6 +264,10 @@ pub struct WorkerBuilder {
     lease: Duration,
     stop_deadline: Duration,
     strict_replay: bool,
+    health_limits: HealthLimits,
+    telemetry_losses: Option<TelemetryLosses>,
+    #[cfg(feature = "observe")]
+    observe: Option<Observe>,
 }
 
 impl WorkerBuilder {
@@ -313,13 +380,55 @@ impl WorkerBuilder {
         self
     }
 
+    /// From when on the worker is [not healthy](WorkerHandle::health).
+    pub fn health_limits(mut self, limits: HealthLimits) -> Self {
+        self.health_limits = limits;
+        self
+    }
+
+    /// How much telemetry was lost so far, as a count that only grows: whoever exports it knows. Where it
+    /// grew of late, the worker's [health](WorkerHandle::health) is degraded. It is asked whenever somebody
+    /// asks for the health.
+    ///
+    /// ```no_run
+    /// # async fn example(store: openworkflow::Sqlite) {
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// static LOST: AtomicU64 = AtomicU64::new(0);
+    /// let worker = openworkflow::Worker::builder(store)
+    ///     .telemetry_losses(|| LOST.load(Ordering::Relaxed));
+    /// # let _ = worker; }
+    /// ```
+    pub fn telemetry_losses(mut self, lost: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        self.telemetry_losses = Some(Arc::new(lost));
+        self
+    }
+
+    /// Tells the worker's health, and metrics, over HTTP: a listener that lives as long as the worker.
+    /// The routes are those of [`Endpoints`](crate::observe::Endpoints).
+    ///
+    /// The port is taken when the worker is [built](Self::build), and answered once it is
+    /// [started](Worker::start). While the worker stops, `/health/ready` is 503.
+    ///
+    /// ```no_run
+    /// # fn example(store: openworkflow::Sqlite) {
+    /// let worker = openworkflow::Worker::builder(store).observe("0.0.0.0:9464");
+    /// # let _ = worker; }
+    /// ```
+    #[cfg(feature = "observe")]
+    pub fn observe(mut self, observe: impl Into<Observe>) -> Self {
+        self.observe = Some(observe.into());
+        self
+    }
+
     /// Makes the worker.
     ///
     /// # Errors
     ///
     /// Where there is no workflow and [`claim_unregistered`](Self::claim_unregistered) is off, a workflow
     /// is registered twice, a name is empty or too long, a retry policy makes no
-    /// sense, the concurrency is 0 or above 10,000, or the lease is shorter than 100 ms.
+    /// sense, the concurrency is 0 or above 10,000, the lease is shorter than 100 ms, or the address to
+    /// tell health on is taken or makes no sense.
     pub fn build(self) -> Result<Worker, BuildError> {
         if self.concurrency == 0 {
             return Err(BuildError(
@@ -349,7 +458,17 @@ impl WorkerBuilder {
             ));
         }
         let registry = Registry::new(self.workflows, self.claims_unregistered).map_err(refused)?;
+        #[cfg(feature = "observe")]
+        let observe = self
+            .observe
+            .map(Bound::new)
+            .transpose()
+            .map_err(BuildError)?;
         Ok(Worker {
+            health_limits: self.health_limits,
+            telemetry_losses: self.telemetry_losses,
+            #[cfg(feature = "observe")]
+            observe,
             shared: Arc::new(Shared {
                 backend: self.backend,
                 chain: Chain::new(self.interceptors),
@@ -361,6 +480,7 @@ impl WorkerBuilder {
                 stop_deadline: self.stop_deadline,
                 strict_replay: self.strict_replay,
                 told_of_tasks: Arc::default(),
+                vitals: Arc::new(Vitals::new(self.concurrency)),
             }),
         })
     }

@@ -35,11 +35,24 @@ pub(super) async fn work(shared: Arc<Shared>, stop: Stop) -> BackendResult<()> {
         shared.concurrency,
         &shared.backend.label(),
     );
+    let _over = Over(&stop);
     let ended = claim_until_stopped(&shared, &stop, &mut free, &mut executions).await;
+    // Also where nobody asked it to: the database was closed.
+    stop.request(Urgency::Draining);
+    shared.vitals.full();
     log::worker_stopping(&shared.namespace_id, stop.executions());
     drain(&shared, &stop, executions).await;
     log::worker_stopped(&shared.namespace_id);
     ended
+}
+
+/// A worker that is gone is stopping to whoever asks, however it went.
+struct Over<'a>(&'a Stop);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.request(Urgency::Draining);
+    }
 }
 
 async fn claim_until_stopped(
@@ -56,6 +69,10 @@ async fn claim_until_stopped(
     while stop.urgency() < Urgency::Draining {
         while let Some(ended) = executions.try_join_next() {
             free.push(id_of(ended));
+        }
+        let vitals = &shared.vitals;
+        if slots.available_permits() == 0 || free.is_empty() {
+            vitals.full();
         }
         let slot = tokio::select! {
             // A slot that comes free at the same time must not be filled once more.
@@ -76,6 +93,7 @@ async fn claim_until_stopped(
             taken.push(slot);
         }
 
+        vitals.claiming();
         // Both listen from here on, so that nothing is missed that happens during the claim.
         let mut news = std::pin::pin!(work.announced());
         let mut moved = std::pin::pin!(clock.moved());
@@ -86,6 +104,7 @@ async fn claim_until_stopped(
         };
         match claimed {
             Ok(claimed) => {
+                vitals.claimed();
                 empty_polls = if claimed.is_empty() {
                     lookout.idle();
                     empty_polls + 1
@@ -96,6 +115,7 @@ async fn claim_until_stopped(
                 for (run, slot) in claimed.into_iter().zip(taken) {
                     free.retain(|id| **id != *run.worker_id);
                     let shared = Arc::clone(shared);
+                    let slot = vitals.occupy(slot);
                     executions.spawn(slot::execute(shared, stop.clone(), slot, run, asked_at));
                 }
                 if all {
@@ -104,6 +124,7 @@ async fn claim_until_stopped(
             }
             Err(BackendError::Closed) => return Err(BackendError::Closed),
             Err(error) => {
+                vitals.cannot_claim(&error);
                 tracing::warn!(%error, "cannot claim runs; trying again");
                 empty_polls += 1;
             }

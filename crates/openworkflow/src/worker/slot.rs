@@ -4,7 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::OwnedSemaphorePermit;
 use workflow_core::{
     BoxFuture, Error, ErrorKind, Event, ExecuteRun, Execution, ExecutionOutcome, Interruption,
     Payload, PromisedEnd, Result, RunInfo, Unwritten,
@@ -13,6 +12,7 @@ use workflow_core::{
 use super::Shared;
 use super::registry::describe;
 use super::stop::{Stop, Urgency};
+use super::vitals::Slot;
 use crate::backend::{
     BackendError, BackendResult, ClaimedRun, ExecutionEnd, Owner, WorkflowKey, WorkflowRun, codec,
 };
@@ -32,7 +32,7 @@ use crate::workflow::Workflow;
 pub(super) async fn execute(
     shared: Arc<Shared>,
     stop: Stop,
-    slot: OwnedSemaphorePermit,
+    slot: Slot,
     claimed: ClaimedRun,
     asked: Moment,
 ) -> Arc<str> {
@@ -145,7 +145,7 @@ pub(super) struct SlotRun {
 }
 
 impl SlotRun {
-    async fn execute(mut self, slot: OwnedSemaphorePermit, history: StepHistory) {
+    async fn execute(mut self, slot: Slot, history: StepHistory) {
         let backend = &self.shared.backend;
         let mut info = RunInfo::new(
             Arc::clone(&self.owner.namespace_id),
@@ -342,10 +342,13 @@ impl SlotRun {
         }
         match &written {
             Ok(()) => {
+                let failed = matches!(outcome, ExecutionOutcome::Failed { .. });
+                self.shared.vitals.execution_ended(failed);
                 log::execution_ended(execution, &outcome, self.now());
                 end.tell(Ok(&outcome));
             }
             Err(BackendError::OwnershipLost { reason }) => {
+                self.note(*reason);
                 log::execution_interrupted(execution, *reason, self.now());
                 self.shared
                     .chain
@@ -379,12 +382,27 @@ impl SlotRun {
         retry_transient(write).await
     }
 
+    /// Notes an execution that was dropped.
+    fn note(&self, reason: Interruption) {
+        let vitals = &self.shared.vitals;
+        match reason {
+            // A worker that stops gives its runs back.
+            Interruption::WorkerStopped => {}
+            Interruption::LeaseLost => {
+                vitals.lease_lost();
+                vitals.execution_ended(false);
+            }
+            reason => vitals.execution_ended(reason == Interruption::DeadlineExceeded),
+        }
+    }
+
     async fn after_interruption(
         &self,
         execution: &Execution,
         end: PromisedEnd,
         reason: Interruption,
     ) {
+        self.note(reason);
         log::execution_interrupted(execution, reason, self.now());
         self.shared
             .chain

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::Health;
 use crate::backend::BackendError;
 use crate::log;
 
@@ -87,14 +88,46 @@ impl Stop {
 pub struct WorkerHandle {
     stop: Stop,
     task: Option<JoinHandle<Result<(), BackendError>>>,
+    health: Health,
+    #[cfg(feature = "observe")]
+    observed_at: Option<std::net::SocketAddr>,
 }
 
 impl WorkerHandle {
-    pub(super) fn new(stop: Stop, task: JoinHandle<Result<(), BackendError>>) -> Self {
+    pub(super) fn new(
+        stop: Stop,
+        task: JoinHandle<Result<(), BackendError>>,
+        health: Health,
+        #[cfg(feature = "observe")] observed_at: Option<std::net::SocketAddr>,
+    ) -> Self {
         Self {
             stop,
             task: Some(task),
+            health,
+            #[cfg(feature = "observe")]
+            observed_at,
         }
+    }
+
+    /// Tells how the worker is. What it gives can be kept, and outlives the handle.
+    ///
+    /// ```
+    /// # async fn example(handle: openworkflow::WorkerHandle) {
+    /// let report = handle.health().report().await;
+    /// println!("{}", report.status);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Where health and metrics are told, if the worker was [to tell
+    /// them](super::WorkerBuilder::observe).
+    #[cfg(feature = "observe")]
+    #[must_use]
+    pub fn observed_at(&self) -> Option<std::net::SocketAddr> {
+        self.observed_at
     }
 
     /// Stops gracefully: claims nothing more, lets what is under way finish or park, and after the

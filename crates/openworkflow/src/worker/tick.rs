@@ -23,6 +23,7 @@ pub(super) async fn tick(shared: &Arc<Shared>) -> BackendResult<usize> {
     for run in claimed {
         // There is one for each run, since nobody else has this semaphore.
         if let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+            let slot = shared.vitals.occupy(slot);
             let shared = Arc::clone(shared);
             executions.spawn(slot::execute(shared, Stop::default(), slot, run, asked_at));
         }

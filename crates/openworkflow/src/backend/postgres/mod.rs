@@ -354,6 +354,11 @@ impl Backend for Postgres {
         &self.0.wakeups
     }
 
+    async fn ping(&self) -> BackendResult<()> {
+        // So the clock's offset is known, too.
+        self.0.sessions.ask_time().await
+    }
+
     async fn create_run(&self, run: NewRun) -> BackendResult<(WorkflowRun, bool)> {
         self.0.create_run(run).await
     }

@@ -354,6 +354,11 @@ impl Backend for Sqlite {
         &self.0.wakeups
     }
 
+    async fn ping(&self) -> BackendResult<()> {
+        // By the writer, which needs the file's lock: nothing else of a file can be out of reach.
+        self.write(Isolation::Statement, |_| Ok(())).await
+    }
+
     async fn create_run(&self, run: NewRun) -> BackendResult<(WorkflowRun, bool)> {
         self.write(Isolation::Statement, move |tx| runs::create(tx, &run))
             .await

@@ -1,0 +1,63 @@
+//! What a worker tells of itself over HTTP: asked by a real client, on a real database.
+
+mod endpoints;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use openworkflow::otel::opentelemetry_sdk::metrics::SdkMeterProvider;
+use openworkflow::otel::{OtelInterceptor, Prometheus};
+use openworkflow::{WorkerHandle, WorkflowSpec};
+
+type Harness = openworkflow_tests::Harness<crate::Db>;
+
+static PLAIN: WorkflowSpec<(), ()> = WorkflowSpec::new("plain");
+
+/// A provider that Prometheus reads, and an interceptor that writes to it.
+fn measured() -> (Prometheus, SdkMeterProvider, OtelInterceptor) {
+    let prometheus = Prometheus::new();
+    let provider = SdkMeterProvider::builder()
+        .with_reader(prometheus.reader())
+        .build();
+    let otel = OtelInterceptor::builder().meter_provider(&provider).build();
+    (prometheus, provider, otel)
+}
+
+fn address(worker: &Option<WorkerHandle>) -> SocketAddr {
+    worker
+        .as_ref()
+        .and_then(WorkerHandle::observed_at)
+        .expect("the worker is observed")
+}
+
+/// What was answered.
+#[derive(Debug)]
+struct Answer {
+    code: u16,
+    content_type: String,
+    text: String,
+}
+
+/// Asks as a client does that accepts whatever comes. `None` where nobody answers.
+async fn get(address: SocketAddr, path: &str) -> Option<Answer> {
+    get_as(address, path, "*/*").await
+}
+
+async fn get_as(address: SocketAddr, path: &str, accept: &str) -> Option<Answer> {
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(60))
+        .build()
+        .expect("a client can be made");
+    let request = client
+        .get(format!("http://{address}{path}"))
+        .header("accept", accept);
+    let response = request.send().await.ok()?;
+    let content_type = response.headers().get("content-type");
+    let content_type = content_type.map_or("", |value| value.to_str().expect("it is text"));
+    Some(Answer {
+        code: response.status().as_u16(),
+        content_type: content_type.to_owned(),
+        text: response.text().await.expect("the body comes"),
+    })
+}

@@ -1,0 +1,5 @@
+//! Health and metrics over HTTP, of workers on PostgreSQL.
+
+mod observed;
+
+type Db = openworkflow_tests::PostgresDatabase;

@@ -1,0 +1,5 @@
+//! Health and metrics over HTTP, of workers on SQLite.
+
+mod observed;
+
+type Db = openworkflow_tests::SqliteDatabase;
