@@ -1,6 +1,7 @@
 //! The database behind clients and workers.
 
 pub(crate) mod codec;
+mod counts;
 mod error;
 mod orphans;
 mod page;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use counts::{Connections, QueueCounts};
 /// The crate of the pools that [`Postgres::from_pool`] takes. A breaking version of it is one of this
 /// library's.
 #[cfg(feature = "postgres")]
@@ -35,7 +37,8 @@ pub use request::{
 };
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Sqlite, SqliteOptions};
-pub use wakeups::Wakeups;
+pub(crate) use wakeups::WorkNews;
+pub use wakeups::{OverdueRun, Wakeups};
 
 use crate::{Clock, ClockOffset};
 
@@ -63,7 +66,8 @@ pub type BackendResult<T> = std::result::Result<T, BackendError>;
 /// claimed by that worker, and fail with [`BackendError::OwnershipLost`] otherwise.
 ///
 /// After a commit, the backend tells [`wakeups`](Self::wakeups) what became due and what ended, so
-/// that workers and handles in the same process need not wait for their next poll.
+/// that workers and handles in the same process need not wait for their next poll; and of which runs it
+/// failed for their deadline, which nobody else knows.
 ///
 /// What a worker does with it, in short:
 ///
@@ -147,6 +151,23 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Counts runs by status.
     async fn count_runs(&self, namespace_id: &str) -> BackendResult<RunCounts>;
+
+    /// Counts what stands in a namespace, `limit` runs of each kind at most: for metrics, now and then. It
+    /// reads no more than it counts, and what it counts need not be of one moment. A backend that does not
+    /// count, which is the default, gives nothing.
+    async fn count_queue(
+        &self,
+        namespace_id: &str,
+        limit: u32,
+    ) -> BackendResult<Option<QueueCounts>> {
+        let _ = (namespace_id, limit);
+        Ok(None)
+    }
+
+    /// The connections that there are at the moment, on all runtimes, where there is a pool of them.
+    fn connections(&self) -> Option<Connections> {
+        None
+    }
 
     /// Lists a run's step attempts, oldest first.
     async fn list_step_attempts(&self, query: ListSteps) -> BackendResult<Page<StepAttempt>>;

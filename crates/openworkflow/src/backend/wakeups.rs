@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 /// How many future due times are remembered, and how far ahead; the rest is found by polling.
 const REMEMBERED_DUE_TIMES: usize = 10_000;
 const HORIZON: Duration = Duration::from_secs(3600);
+/// How many overdue runs wait to be told of.
+const REMEMBERED_OVERDUE: usize = 10_000;
 
 /// Where a backend says what it committed, and where workers and handles of the same process hear
 /// of it. Only a matter of latency: everything here is found by polling too.
@@ -38,6 +40,30 @@ pub(crate) struct WorkNews {
     announced: Notify,
     due_changed: Notify,
     due: Mutex<BinaryHeap<Reverse<SystemTime>>>,
+    overdue: Mutex<Vec<OverdueRun>>,
+}
+
+/// A run that failed because its deadline passed while nobody's execution ended it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OverdueRun {
+    /// The run's id.
+    pub id: String,
+    /// The name of its workflow.
+    pub workflow_name: String,
+    /// How long ago it was created.
+    pub age: Duration,
+}
+
+impl OverdueRun {
+    /// For backends.
+    pub fn new(id: impl Into<String>, workflow_name: impl Into<String>, age: Duration) -> Self {
+        Self {
+            id: id.into(),
+            workflow_name: workflow_name.into(),
+            age,
+        }
+    }
 }
 
 impl Wakeups {
@@ -75,6 +101,15 @@ impl Wakeups {
         }
     }
 
+    /// A run of the namespace was failed since its deadline passed. One who works there tells interceptors
+    /// of it; who watches the run is told [otherwise](Self::run_ended).
+    pub fn run_overdue(&self, namespace_id: &str, run: OverdueRun) {
+        let work = lock(&self.work).get(namespace_id).and_then(Weak::upgrade);
+        if let Some(work) = work {
+            work.run_overdue(run);
+        }
+    }
+
     /// What becomes due in the namespace, from now on.
     pub(crate) fn work_in(&self, namespace_id: &str) -> Arc<WorkNews> {
         shared(&self.work, namespace_id)
@@ -104,6 +139,23 @@ impl WorkNews {
         if earliest {
             self.due_changed.notify_waiters();
         }
+    }
+
+    fn run_overdue(&self, run: OverdueRun) {
+        let mut overdue = lock(&self.overdue);
+        if overdue.len() < REMEMBERED_OVERDUE {
+            overdue.push(run);
+        } else {
+            tracing::debug!(
+                workflow_run.id = run.id,
+                "too many runs were overdue at once: interceptors are not told of this one"
+            );
+        }
+    }
+
+    /// The overdue runs that nobody has told of yet. Whoever takes them, does.
+    pub(crate) fn take_overdue(&self) -> Vec<OverdueRun> {
+        std::mem::take(&mut *lock(&self.overdue))
     }
 
     /// A future that ends when work is announced. It listens from the moment it is made.

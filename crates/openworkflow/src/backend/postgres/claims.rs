@@ -12,8 +12,8 @@ use super::session::{Json, Param, WhenLost};
 use super::{Inner, rows};
 use crate::backend::orphans::{DueRun, gather};
 use crate::backend::{
-    BackendError, BackendResult, Claim, ClaimedRun, OrphanSearch, Orphans, SWEEP_INTERVAL,
-    WorkflowKey, codec,
+    BackendError, BackendResult, Claim, ClaimedRun, OrphanSearch, Orphans, OverdueRun,
+    SWEEP_INTERVAL, WorkflowKey, codec,
 };
 
 /// No lease is longer, so that no addition overflows in the database.
@@ -172,7 +172,7 @@ pub(super) const SWEEP: &str = "
         OFFSET 0
     ) alone
     WHERE r.namespace_id = $1 AND r.id = alone.id
-    RETURNING r.id";
+    RETURNING r.id, r.workflow_name, r.created_at, r.finished_at";
 
 /// The `$2` longest due runs of each status, and by which time they are.
 pub(super) const FIND_ORPHANS: &str = "
@@ -429,7 +429,13 @@ impl Inner {
             return Ok(false);
         };
         for row in swept {
-            self.ended(&rows::value::<String>(row, 0)?, false);
+            let id: String = rows::value(row, 0)?;
+            self.ended(&id, false);
+            let (created_at, ended_at): (SystemTime, SystemTime) =
+                (rows::value(row, 2)?, rows::value(row, 3)?);
+            let age = ended_at.duration_since(created_at).unwrap_or_default();
+            let run = OverdueRun::new(id, rows::value::<String>(row, 1)?, age);
+            self.wakeups.run_overdue(namespace_id, run);
         }
         if !woken.is_empty() {
             self.due(namespace_id, None, false);

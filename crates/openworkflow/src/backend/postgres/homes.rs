@@ -104,6 +104,16 @@ impl Homes {
         Ok(home)
     }
 
+    /// The pool of each runtime.
+    pub(super) fn pools(&self) -> Vec<Pool> {
+        let homes = self.read();
+        match &self.source {
+            Source::Own { .. } => homes.iter().map(|home| home.pool.clone()).collect(),
+            // It is the same on all of them.
+            Source::Given(pool) => vec![pool.clone()],
+        }
+    }
+
     /// How many connections a runtime has at most, from now on.
     pub(super) fn resize(&self, size: usize) {
         let Source::Own { size: own, .. } = &self.source else {

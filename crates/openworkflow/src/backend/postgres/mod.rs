@@ -2,6 +2,7 @@
 
 mod cancel;
 mod claims;
+mod counts;
 mod fault;
 mod homes;
 mod indexes;
@@ -48,9 +49,9 @@ use self::session::Sessions;
 use self::statements::Statements;
 use self::time::ServerTime;
 use super::{
-    Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd,
-    History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, OrphanSearch, Orphans, Owner,
-    Page, RunCounts, StepAttempt, Wakeups, WorkflowRun,
+    Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, Connections, EndedStep,
+    ExecutionEnd, History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, OrphanSearch,
+    Orphans, Owner, Page, QueueCounts, RunCounts, StepAttempt, Wakeups, WorkflowRun,
 };
 use crate::{Clock, ClockOffset};
 
@@ -373,6 +374,18 @@ impl Backend for Postgres {
 
     async fn count_runs(&self, namespace_id: &str) -> BackendResult<RunCounts> {
         self.0.count_runs(namespace_id).await
+    }
+
+    async fn count_queue(
+        &self,
+        namespace_id: &str,
+        limit: u32,
+    ) -> BackendResult<Option<QueueCounts>> {
+        self.0.count_queue(namespace_id, limit).await.map(Some)
+    }
+
+    fn connections(&self) -> Option<Connections> {
+        Some(self.0.connections())
     }
 
     async fn list_step_attempts(&self, query: ListSteps) -> BackendResult<Page<StepAttempt>> {

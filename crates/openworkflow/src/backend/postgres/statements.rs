@@ -4,6 +4,7 @@ use tokio_postgres::types::Type;
 
 use super::cancel::{CANCEL_TREE, LOCK_TREE, TREE, WITH_TREE};
 use super::claims::{self, CLAIM, FIND_EXPIRED, FIND_ORPHANS, Queues, SWEEP};
+use super::counts::COUNT_QUEUE;
 use super::plans;
 use super::rows::{RUN_COLUMNS, STEP_COLUMNS};
 use super::session::Query;
@@ -322,6 +323,7 @@ pub(super) struct Statements {
     pub(super) standing: Query,
     pub(super) get_run: Query,
     pub(super) count_runs: Query,
+    pub(super) count_queue: Query,
     pub(super) create_run: Query,
     pub(super) lock_key: Query,
     pub(super) create_run_by_key: Query,
@@ -453,6 +455,7 @@ impl Statements {
             standing: query(STANDING, &owner),
             get_run: query(GET_RUN, &[TEXT, TEXT]),
             count_runs: query(COUNT_RUNS, &[TEXT]),
+            count_queue: query(COUNT_QUEUE, &[TEXT, LONG]),
             create_run: notifying(CREATE_RUN, 10, &with(&[TEXT])),
             lock_key: query(LOCK_KEY, &[TEXT]),
             create_run_by_key: notifying(CREATE_RUN_BY_KEY, 12, &with(&[TEXT, FLOAT, TEXT])),

@@ -7,7 +7,9 @@ use std::time::SystemTime;
 use rusqlite::{Connection, params};
 
 use super::super::orphans::{DueRun, gather};
-use super::super::{BackendError, Claim, ClaimedRun, OrphanSearch, Orphans, WorkflowKey, codec};
+use super::super::{
+    BackendError, Claim, ClaimedRun, OrphanSearch, Orphans, OverdueRun, WorkflowKey, codec,
+};
 use super::error::OpResult;
 use super::rows::{self, RUN_COLUMNS, claim_number, run_columns};
 use super::runs::{self, Parent};
@@ -79,14 +81,21 @@ fn sweep(tx: &mut Tx<'_>, namespace_id: &str) -> OpResult<bool> {
          SET status = 'failed', error = ?3, worker_id = NULL, available_at = NULL,
              finished_at = ?4, updated_at = ?4
          WHERE namespace_id = ?1 AND id = ?2
-         RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id",
+         RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id, workflow_name, created_at",
     )?;
     for id in expired.iter().flatten() {
-        let parent = statement.query_row(
-            params![namespace_id, id, error, tx.now_text],
-            Parent::from_row,
-        )?;
+        let (parent, name, created_at) =
+            statement.query_row(params![namespace_id, id, error, tx.now_text], |row| {
+                let created_at = row.get::<_, String>(3).ok();
+                let created_at = created_at.and_then(|at| codec::parse_time(&at));
+                Ok((Parent::from_row(row)?, row.get::<_, String>(2), created_at))
+            })?;
         runs::ended(tx, namespace_id, id, &parent)?;
+        // Of a row that holds something else nothing can be said.
+        if let (Ok(name), Some(created_at)) = (name, created_at) {
+            let age = tx.now.duration_since(created_at).unwrap_or_default();
+            tx.run_overdue(namespace_id, OverdueRun::new(id, name, age));
+        }
     }
     Ok(expired.len() == SWEEP_LIMIT && expired.iter().any(Option::is_some))
 }

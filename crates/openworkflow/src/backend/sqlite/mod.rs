@@ -3,6 +3,7 @@
 mod cancel;
 mod claim;
 mod connection;
+mod counts;
 mod error;
 mod execution;
 mod lists;
@@ -32,7 +33,7 @@ use tokio::sync::oneshot;
 use super::{
     Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd,
     History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, OrphanSearch, Orphans, Owner,
-    Page, RunCounts, SWEEP_INTERVAL, StepAttempt, Wakeups, WorkflowRun,
+    Page, QueueCounts, RunCounts, SWEEP_INTERVAL, StepAttempt, Wakeups, WorkflowRun,
 };
 use crate::Clock;
 use connection::{Connections, Settings};
@@ -381,6 +382,19 @@ impl Backend for Sqlite {
         let namespace_id = namespace_id.to_owned();
         self.read(Reader::Lists, move |conn| {
             lists::counts(conn, &namespace_id)
+        })
+        .await
+    }
+
+    async fn count_queue(
+        &self,
+        namespace_id: &str,
+        limit: u32,
+    ) -> BackendResult<Option<QueueCounts>> {
+        let namespace_id = namespace_id.to_owned();
+        let now = self.0.clock.now();
+        self.read(Reader::Lists, move |conn| {
+            counts::queue(conn, &namespace_id, limit, now).map(Some)
         })
         .await
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
-use super::super::{BackendError, BackendResult, Wakeups, codec};
+use super::super::{BackendError, BackendResult, OverdueRun, Wakeups, codec};
 use super::error::{self, OpError, OpResult};
 use super::queue::Queue;
 use crate::Clock;
@@ -48,11 +48,17 @@ impl Tx<'_> {
     pub(super) fn run_ended(&mut self, run_id: &str) {
         self.news.push(News::Ended(run_id.to_owned()));
     }
+
+    /// Tells, after the commit, that a run was failed since its deadline passed.
+    pub(super) fn run_overdue(&mut self, namespace_id: &str, run: OverdueRun) {
+        self.news.push(News::Overdue(namespace_id.to_owned(), run));
+    }
 }
 
 enum News {
     Due(String, SystemTime),
     Ended(String),
+    Overdue(String, OverdueRun),
 }
 
 /// How a job is kept apart from the others of its transaction.
@@ -357,6 +363,9 @@ impl Writer {
                         due_now.insert(namespace_id);
                     }
                     News::Ended(run_id) => self.wakeups.run_ended(&run_id),
+                    News::Overdue(namespace_id, run) => {
+                        self.wakeups.run_overdue(&namespace_id, run);
+                    }
                 }
             }
             for namespace_id in due_now {
