@@ -1,6 +1,7 @@
 //! What a worker tells of itself over HTTP: asked by a real client, on a real database.
 
 mod endpoints;
+mod gauges;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -60,4 +61,18 @@ async fn get_as(address: SocketAddr, path: &str, accept: &str) -> Option<Answer>
         content_type: content_type.to_owned(),
         text: response.text().await.expect("the body comes"),
     })
+}
+
+/// The value of a series in Prometheus's text: of the one that has exactly these labels.
+fn value(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let labels: Vec<_> = labels
+        .iter()
+        .map(|(label, value)| format!("{label}=\"{value}\""))
+        .collect();
+    let series = match labels.is_empty() {
+        true => format!("{name} "),
+        false => format!("{name}{{{}}} ", labels.join(",")),
+    };
+    let line = text.lines().find_map(|line| line.strip_prefix(&series));
+    line.map(|value| value.parse().expect("it is a number"))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::{Error, Execution, ExecutionOutcome, Interruption};
+use crate::{Error, Execution, ExecutionOutcome, Interruption, WorkerState};
 
 /// A fact told to [`Interceptor::event`](crate::Interceptor::event): something happened that no hook
 /// wraps.
@@ -82,6 +82,27 @@ pub enum Event<'a> {
         workflow_name: &'a str,
         /// How long ago the run was created; `None` where the database does not tell.
         age: Option<Duration>,
+    },
+    /// A run failed because its deadline passed, by nobody's execution: it waited, or who executed it had
+    /// not noticed. Told once for each run, after the write, by a worker of the process that made it.
+    #[non_exhaustive]
+    RunOverdue {
+        /// The run's namespace.
+        namespace_id: &'a str,
+        /// The run's id.
+        run_id: &'a str,
+        /// The name of the workflow it runs.
+        workflow_name: &'a str,
+        /// What it failed with.
+        error: &'a Error,
+        /// How long ago the run was created; `None` where the database does not tell.
+        age: Option<Duration>,
+    },
+    /// A worker begins to work: it can be asked [how it is](WorkerState), as long as it lives.
+    #[non_exhaustive]
+    WorkerStarted {
+        /// The worker. To be kept as a `Weak`.
+        worker: &'a Arc<dyn WorkerState>,
     },
     /// An execution's futures are about to be dropped, or its last write was refused.
     #[non_exhaustive]
@@ -186,6 +207,30 @@ impl<'a> Event<'a> {
             workflow_name,
             age,
         }
+    }
+
+    /// For engines.
+    #[must_use]
+    pub fn run_overdue(
+        namespace_id: &'a str,
+        run_id: &'a str,
+        workflow_name: &'a str,
+        error: &'a Error,
+        age: Option<Duration>,
+    ) -> Self {
+        Self::RunOverdue {
+            namespace_id,
+            run_id,
+            workflow_name,
+            error,
+            age,
+        }
+    }
+
+    /// For engines.
+    #[must_use]
+    pub fn worker_started(worker: &'a Arc<dyn WorkerState>) -> Self {
+        Self::WorkerStarted { worker }
     }
 
     /// For engines.

@@ -26,6 +26,7 @@ mod interceptor;
 mod payload;
 mod run;
 mod step;
+mod worker;
 
 pub use call::{
     Call, CancelRun, CreateRun, CreatedRun, ExecuteRun, ParentStep, SendSignal, SentSignal,
@@ -40,3 +41,4 @@ pub use interceptor::Interceptor;
 pub use payload::Payload;
 pub use run::{Execution, ExecutionOutcome, Interruption, RunInfo};
 pub use step::{StepKind, StepOutcome, StepPhase};
+pub use worker::{ConnectionsReading, QueueReading, WorkerReading, WorkerState};

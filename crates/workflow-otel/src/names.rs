@@ -71,6 +71,16 @@ pub mod metric {
     pub const SIGNAL_SENT: &str = "signal.sent";
     /// Executions that were dropped because their run was no longer theirs. Counter.
     pub const WORKFLOW_LEASE_LOST: &str = "workflow.lease.lost";
+    /// Slots of this process's workers. Gauge.
+    pub const WORKFLOW_WORKER_SLOTS: &str = "workflow.worker.slots";
+    /// Runs in the database that are not over. Gauge.
+    pub const WORKFLOW_QUEUE_DEPTH: &str = "workflow.queue.depth";
+    /// For how long the oldest run has been due that is not claimed. Gauge.
+    pub const WORKFLOW_QUEUE_OLDEST: &str = "workflow.queue.oldest";
+    /// Connections of the pool to the database. OpenTelemetry's own. Up-down counter.
+    pub const DB_CLIENT_CONNECTION_COUNT: &str = "db.client.connection.count";
+    /// Runs in the database by their status: the gauge of OpenWorkflow's own dashboard, under its name.
+    pub const OPENWORKFLOW_WORKFLOW_RUNS: &str = "openworkflow_workflow_runs";
 }
 
 /// The keys of the attributes on spans, their events, and metrics.
@@ -140,6 +150,15 @@ pub mod attribute {
     pub const SIGNAL_DELIVERED: &str = "signal.delivered";
     /// Why an execution lost its run, on metrics: `lease_lost`, `canceled` or `deadline_exceeded`.
     pub const REASON: &str = "reason";
+    /// On metrics: whether a slot is `used` or `free`; whether a run in the queue is `due`, `scheduled`,
+    /// `waiting` or `running`.
+    pub const STATE: &str = "state";
+    /// A run's status in the database, on metrics.
+    pub const STATUS: &str = "status";
+    /// Whether a connection is `used` or `idle`. OpenTelemetry's own.
+    pub const DB_CLIENT_CONNECTION_STATE: &str = "db.client.connection.state";
+    /// What the pool of connections is called. OpenTelemetry's own.
+    pub const DB_CLIENT_CONNECTION_POOL_NAME: &str = "db.client.connection.pool.name";
     /// What failed, in a word that is the same for every occurrence. OpenTelemetry's own.
     pub const ERROR_TYPE: &str = "error.type";
     /// The error's name, on an `exception` event. OpenTelemetry's own.

@@ -5,11 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use workflow_core::Event;
 
 use super::orphans::Lookout;
+use super::state::AtWork;
 use super::stop::{Stop, Urgency};
 use super::{Shared, slot};
-use crate::backend::{BackendError, BackendResult, ClaimedRun};
+use crate::backend::{BackendError, BackendResult, ClaimedRun, WorkNews, codec};
 use crate::execution::new_id;
 use crate::lease::Moment;
 use crate::log;
@@ -36,12 +38,16 @@ pub(super) async fn work(shared: Arc<Shared>, stop: Stop) -> BackendResult<()> {
         &shared.backend.label(),
     );
     let _over = Over(&stop);
+    let work = shared.backend.wakeups().work_in(&shared.namespace_id);
+    let worker = AtWork::introduce(&shared);
     let ended = claim_until_stopped(&shared, &stop, &mut free, &mut executions).await;
     // Also where nobody asked it to: the database was closed.
     stop.request(Urgency::Draining);
     shared.vitals.full();
     log::worker_stopping(&shared.namespace_id, stop.executions());
     drain(&shared, &stop, executions).await;
+    tell_of_overdue(&shared, &work);
+    drop(worker);
     log::worker_stopped(&shared.namespace_id);
     ended
 }
@@ -67,6 +73,7 @@ async fn claim_until_stopped(
     let mut lookout = Lookout::new(shared);
     let mut empty_polls = 0;
     while stop.urgency() < Urgency::Draining {
+        tell_of_overdue(shared, &work);
         while let Some(ended) = executions.try_join_next() {
             free.push(id_of(ended));
         }
@@ -147,6 +154,20 @@ async fn claim_until_stopped(
         }
     }
     Ok(())
+}
+
+/// Tells interceptors of runs that failed for their deadline, if nobody else of this process does.
+pub(super) fn tell_of_overdue(shared: &Shared, work: &WorkNews) {
+    let overdue = work.take_overdue();
+    if overdue.is_empty() {
+        return;
+    }
+    let error = codec::deadline_error();
+    for run in overdue {
+        let (id, name) = (&run.id, &run.workflow_name);
+        let event = Event::run_overdue(&shared.namespace_id, id, name, &error, Some(run.age));
+        shared.chain.event(&event);
+    }
 }
 
 /// Claims runs for the slots that are free. A claim under way when the worker is to stop is waited

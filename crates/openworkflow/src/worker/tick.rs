@@ -16,6 +16,7 @@ pub(super) async fn tick(shared: &Arc<Shared>) -> BackendResult<usize> {
     // Ids of its own: another tick, or a worker that was started, may be at work beside it.
     let ids = (0..shared.concurrency).map(|_| new_id()).collect();
     let slots = Arc::new(Semaphore::new(shared.concurrency));
+    let news = shared.backend.wakeups().work_in(&shared.namespace_id);
     let asked_at = Moment::now();
     let claimed = shared.claim(ids).await?;
     let count = claimed.len();
@@ -31,5 +32,6 @@ pub(super) async fn tick(shared: &Arc<Shared>) -> BackendResult<usize> {
     while let Some(ended) = executions.join_next().await {
         pool::id_of(ended);
     }
+    pool::tell_of_overdue(shared, &news);
     Ok(count)
 }

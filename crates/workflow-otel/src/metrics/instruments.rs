@@ -1,7 +1,10 @@
 //! What is counted and measured: names, units, meanings, buckets.
 
+use std::sync::Arc;
+
 use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 
+use super::gauges::{self, Workers};
 use crate::names::metric;
 
 /// From a step that does next to nothing to a run that waits for somebody, in seconds.
@@ -25,7 +28,9 @@ pub(super) struct Instruments {
 }
 
 impl Instruments {
-    pub(super) fn new(meter: &Meter) -> Self {
+    /// Gauges are read from `workers` whenever somebody collects.
+    pub(super) fn new(meter: &Meter, workers: &Arc<Workers>) -> Self {
+        gauges::observe(meter, workers);
         let counter = |name, unit, description| {
             meter
                 .u64_counter(name)

@@ -1,7 +1,8 @@
 //! Metrics of what the hooks see: `instruments` are what is counted and measured, `timing` the calls under
-//! way, `step_names` which names of steps there are.
+//! way, `gauges` what workers tell of themselves, `step_names` which names of steps there are.
 
 mod attributes;
+mod gauges;
 mod instruments;
 mod step_names;
 mod timing;
@@ -16,6 +17,7 @@ use workflow_core::{
 };
 
 use self::attributes::{Attributes, flag, text, word};
+use self::gauges::Workers;
 use self::instruments::Instruments;
 use self::step_names::StepNames;
 use self::timing::{ExecutionTiming, StepTiming};
@@ -29,6 +31,7 @@ pub(crate) struct Metrics {
     config: MetricsConfig,
     /// Those of the provider that was given, or of the first global one there was.
     instruments: OnceLock<Instruments>,
+    workers: Arc<Workers>,
     step_names: StepNames,
     losses: Arc<LossCounters>,
 }
@@ -40,8 +43,9 @@ impl Metrics {
         losses: Arc<LossCounters>,
     ) -> Self {
         let instruments = OnceLock::new();
+        let workers = Arc::new(Workers::default());
         if let Some(meter) = meter
-            && let Some(made) = losses.contain(|| Instruments::new(meter))
+            && let Some(made) = losses.contain(|| Instruments::new(meter, &workers))
         {
             // Nobody has filled it before.
             let _ = instruments.set(made);
@@ -50,6 +54,7 @@ impl Metrics {
         Self {
             config,
             instruments,
+            workers,
             step_names,
             losses,
         }
@@ -121,6 +126,25 @@ impl Metrics {
                     let workflow = Arc::from(*workflow_name);
                     self.run_ended(instruments, &workflow, outcomes::CANCELED, None, *age);
                 }
+            }
+            Event::RunOverdue {
+                workflow_name,
+                error,
+                age: Some(age),
+                ..
+            } => {
+                if let Some(instruments) = self.wanted(workflow_name, MetricSelection::RunsOnly) {
+                    let workflow = Arc::from(*workflow_name);
+                    let error_type = Some(error.error_type());
+                    self.run_ended(instruments, &workflow, outcomes::FAILED, error_type, *age);
+                }
+            }
+            Event::WorkerStarted { worker, .. }
+                if self.config.selection != MetricSelection::None =>
+            {
+                self.workers.add(worker);
+                // The provider that is there by now.
+                self.instruments();
             }
             _ => {}
         }
@@ -269,7 +293,7 @@ impl Metrics {
         }
         let made = self.losses.contain(|| {
             let meter = provider.meter_with_scope(crate::tracer::scope());
-            Instruments::new(&meter)
+            Instruments::new(&meter, &self.workers)
         })?;
         Some(self.instruments.get_or_init(|| made))
     }
