@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod gauges;
+pub(crate) mod health;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,9 +11,9 @@ use openworkflow::otel::opentelemetry_sdk::metrics::SdkMeterProvider;
 use openworkflow::otel::{OtelInterceptor, Prometheus};
 use openworkflow::{WorkerHandle, WorkflowSpec};
 
-type Harness = openworkflow_tests::Harness<crate::Db>;
+pub(crate) type Harness = openworkflow_tests::Harness<crate::Db>;
 
-static PLAIN: WorkflowSpec<(), ()> = WorkflowSpec::new("plain");
+pub(crate) static PLAIN: WorkflowSpec<(), ()> = WorkflowSpec::new("plain");
 
 /// A provider that Prometheus reads, and an interceptor that writes to it.
 fn measured() -> (Prometheus, SdkMeterProvider, OtelInterceptor) {

@@ -186,6 +186,15 @@ fn points(metric: &Metric) -> BTreeMap<String, Point> {
                 })
                 .collect()
         }
+        AggregatedMetrics::U64(MetricData::Gauge(gauge)) => {
+            let points = gauge.data_points();
+            points
+                .map(|point| {
+                    let value = i64::try_from(point.value()).expect("gauges are small");
+                    (attributes(point.attributes()), count(value))
+                })
+                .collect()
+        }
         other => panic!("{name} is of another kind: {other:?}"),
     }
 }

@@ -14,6 +14,8 @@ use serde_json::json;
 use super::{ABANDONED, MINE, VERSION};
 
 const NS: &str = "default";
+/// Up to how many runs of each kind are counted.
+const COUNTED: u32 = 20;
 const LEASE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -92,6 +94,13 @@ pub async fn operate(
     let orphans = backend.find_orphans(search).await?;
     meter.end("find orphans");
     assert!(orphans.iter().all(|orphans| orphans.runs <= 300));
+
+    meter.begin();
+    let counts = backend.count_queue(NS, COUNTED).await?;
+    meter.end("count the queue");
+    let counts = counts.expect("it counts");
+    let limit = u64::from(COUNTED);
+    assert!(counts.due <= limit && counts.runs.completed <= limit);
 
     run = new_run(lone);
     run.idempotency_key = Some(new_id());
