@@ -1,9 +1,14 @@
 //! The routes, as a listener of the worker's own and inside of an application's.
 
+use std::time::Duration;
+
 use axum::Router;
 use openworkflow::observe::{Endpoints, Observe};
 use openworkflow::{HealthStatus, Worker};
 use openworkflow_tests::{Database, Gate, wait_until};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::{Harness, PLAIN, address, get, measured};
 
@@ -87,6 +92,31 @@ async fn a_worker_that_stops_is_live_and_not_ready() {
     let (ended, ()) = tokio::join!(worker.stop(), stopped);
     ended.unwrap();
     assert!(health.is_stopping(), "for good");
+}
+
+/// Who keeps a connection keeps nothing of a worker that is gone.
+#[tokio::test]
+async fn connections_end_with_the_worker() {
+    let mut harness = Harness::new(|worker| {
+        worker
+            .workflow(PLAIN.implement(|_, ()| async { Ok(()) }))
+            .observe("127.0.0.1:0")
+    })
+    .await;
+    let at = address(&harness.worker);
+    let mut kept = TcpStream::connect(at).await.unwrap();
+    let request = "GET /health/live HTTP/1.1\r\nhost: worker\r\n\r\n";
+    kept.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    kept.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    harness.stop().await;
+    let mut rest = Vec::new();
+    let closed = timeout(Duration::from_secs(60), kept.read_to_end(&mut rest));
+    closed.await.expect("it is closed").unwrap();
+    assert!(rest.ends_with(b"live\n"), "{rest:?}");
+    // So the port is free for the next.
+    std::net::TcpListener::bind(at).unwrap();
 }
 
 #[tokio::test]

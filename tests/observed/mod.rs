@@ -3,6 +3,7 @@
 mod endpoints;
 mod gauges;
 pub(crate) mod health;
+mod text;
 
 use std::net::SocketAddr;
 use std::time::Duration;

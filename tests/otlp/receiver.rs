@@ -1,6 +1,6 @@
 //! Real receivers, each a process of its own that ends with the test.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -20,37 +20,8 @@ fn environment() -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {
         let home = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        fs::create_dir_all(home).unwrap();
-        let lock = File::create(home.join("otlp-receivers.lock")).unwrap();
-        lock.lock().unwrap();
-        let environment = home.join("otlp-receivers");
-        let installed = environment.join("installed.txt");
-        if fs::read_to_string(&installed).is_ok_and(|text| text == REQUIREMENTS) {
-            return environment;
-        }
-        let _ = fs::remove_dir_all(&environment);
-        let requirements = home.join("otlp-requirements.txt");
-        fs::write(&requirements, REQUIREMENTS).unwrap();
-        run(Command::new("python3")
-            .args(["-m", "venv"])
-            .arg(&environment));
-        run(Command::new(environment.join("bin/pip"))
-            .args(["install", "--quiet", "--requirement"])
-            .arg(&requirements));
-        fs::write(&installed, REQUIREMENTS).unwrap();
-        environment
+        openworkflow_tests::python::environment(home, "otlp-receivers", REQUIREMENTS)
     })
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| {
-        panic!(
-            "{command:?} cannot be started: {error}. These tests need python3 with its modules \
-             venv and pip (Debian: apt-get install python3-venv), to run real OTLP receivers"
-        )
-    });
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?} failed: {errors}");
 }
 
 /// A process that is killed when it goes out of scope.

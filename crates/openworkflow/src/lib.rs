@@ -121,6 +121,11 @@ struct ChangingPage;
 #[doc = include_str!("../../../docs/errors.md")]
 struct ErrorsPage;
 
+/// The example of the page about health, compiled.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../../../docs/health.md")]
+struct HealthPage;
+
 /// The example of the page about logs, compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/logs.md")]

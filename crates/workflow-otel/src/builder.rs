@@ -20,6 +20,8 @@ use crate::interceptor::OtelInterceptor;
 use crate::losses::LossCounters;
 #[cfg(feature = "metrics")]
 use crate::metrics::Metrics;
+#[cfg(feature = "prometheus")]
+use crate::metrics::exemplars::Exemplars;
 use crate::tracer::Tracing;
 use crate::traces::Traces;
 
@@ -57,6 +59,8 @@ pub struct OtelInterceptorBuilder {
     metrics: MetricsConfig,
     #[cfg(feature = "metrics")]
     meter: Option<Meter>,
+    #[cfg(feature = "prometheus")]
+    exemplars: Option<Arc<Exemplars>>,
 }
 
 impl OtelInterceptorBuilder {
@@ -69,6 +73,8 @@ impl OtelInterceptorBuilder {
             metrics: MetricsConfig::default(),
             #[cfg(feature = "metrics")]
             meter: None,
+            #[cfg(feature = "prometheus")]
+            exemplars: None,
         }
     }
 
@@ -187,6 +193,22 @@ impl OtelInterceptorBuilder {
         self
     }
 
+    /// Keeps, for each bucket of a duration, the last trace that was seen in it, and shows it to who
+    /// scrapes `prometheus` and takes OpenMetrics: so a bucket leads to a trace. Only spans that are
+    /// sampled count. Otherwise none is kept.
+    ///
+    /// ```
+    /// use workflow_otel::{OtelInterceptor, Prometheus};
+    ///
+    /// let prometheus = Prometheus::new();
+    /// let otel = OtelInterceptor::builder().exemplars(&prometheus).build();
+    /// ```
+    #[cfg(feature = "prometheus")]
+    pub fn exemplars(mut self, prometheus: &crate::Prometheus) -> Self {
+        self.exemplars = Some(prometheus.exemplars());
+        self
+    }
+
     /// Which metrics are taken. Otherwise all.
     #[cfg(feature = "metrics")]
     pub fn metrics(mut self, selection: MetricSelection) -> Self {
@@ -222,9 +244,13 @@ impl OtelInterceptorBuilder {
     #[must_use]
     pub fn build(self) -> OtelInterceptor {
         let losses = Arc::new(LossCounters::default());
+        #[cfg(feature = "metrics")]
+        let metrics = Metrics::new(self.metrics, self.meter.as_ref(), Arc::clone(&losses));
+        #[cfg(feature = "prometheus")]
+        let metrics = metrics.with_exemplars(self.exemplars);
         OtelInterceptor::new(
             #[cfg(feature = "metrics")]
-            Metrics::new(self.metrics, self.meter.as_ref(), Arc::clone(&losses)),
+            metrics,
             Traces::new(self.config, self.tracing, self.propagation, losses),
         )
     }

@@ -10,8 +10,10 @@ use workflow_core::{
 
 use crate::losses::Losses;
 #[cfg(feature = "metrics")]
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, seen_in};
 use crate::traces::{Scoped, Traces};
+#[cfg(feature = "metrics")]
+use opentelemetry::trace::TraceContextExt;
 
 /// Makes OpenTelemetry spans of what a workflow engine does, and metrics with the feature `metrics`.
 ///
@@ -88,20 +90,6 @@ impl fmt::Debug for OtelInterceptor {
     }
 }
 
-/// A call around which metrics are taken, where they are.
-macro_rules! measured {
-    ($self:ident.$hook:ident($call:expr), $result:expr) => {{
-        #[cfg(feature = "metrics")]
-        let measured = $self.metrics.$hook(&$call);
-        let result = $result;
-        #[cfg(feature = "metrics")]
-        if let Some(measured) = measured {
-            measured.end(&result);
-        }
-        result
-    }};
-}
-
 /// A hook in the form that the trait declares, its body what a signal makes of the call.
 macro_rules! hook {
     ($hook:ident($call:ty) -> $output:ty, |$traces:ident, $it:ident| $open:expr) => {
@@ -118,13 +106,24 @@ macro_rules! hook {
             // Nothing happens before the first poll: the current context is the caller's then.
             Box::pin(async move {
                 let $traces = &*self.traces;
-                measured!(
-                    self.$hook($it),
-                    match $open {
-                        Some(open) => Scoped::new(open, next, $it).await,
-                        None => next.run($it).await,
-                    }
-                )
+                #[cfg(feature = "metrics")]
+                let mut measured = self.metrics.$hook(&$it);
+                let open = $open;
+                #[cfg(feature = "metrics")]
+                if let Some(measured) = &mut measured {
+                    let seen = self.metrics.keeps_exemplars();
+                    let span = open.as_ref().filter(|_| seen);
+                    measured.seen_in(span.and_then(|open| seen_in(open.cx.span().span_context())));
+                }
+                let result = match open {
+                    Some(open) => Scoped::new(open, next, $it).await,
+                    None => next.run($it).await,
+                };
+                #[cfg(feature = "metrics")]
+                if let Some(measured) = measured {
+                    measured.end(&result);
+                }
+                result
             })
         }
     };
@@ -142,10 +141,14 @@ impl Interceptor for OtelInterceptor {
         Self: 'async_trait,
     {
         Box::pin(async move {
-            measured!(
-                self.create_run(call),
-                self.traced_creation(call, next).await
-            )
+            #[cfg(feature = "metrics")]
+            let measured = self.metrics.create_run(&call);
+            let result = self.traced_creation(call, next).await;
+            #[cfg(feature = "metrics")]
+            if let Some(measured) = measured {
+                measured.end(&result);
+            }
+            result
         })
     }
 
@@ -173,9 +176,17 @@ impl Interceptor for OtelInterceptor {
     }
 
     fn event(&self, event: &Event<'_>) {
-        #[cfg(feature = "metrics")]
-        self.metrics.event(event);
         let traces = &*self.traces;
+        #[cfg(feature = "metrics")]
+        {
+            let span = match event {
+                Event::ExecutionEnded { execution, .. } if self.metrics.keeps_exemplars() => {
+                    traces.unwritten_span(execution)
+                }
+                _ => None,
+            };
+            self.metrics.event(event, span.as_ref().and_then(seen_in));
+        }
         match event {
             Event::StepFailed {
                 execution,

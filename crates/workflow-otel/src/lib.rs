@@ -58,7 +58,7 @@ pub use config::{
 #[cfg(feature = "http")]
 pub use edges::http;
 #[cfg(feature = "prometheus")]
-pub use edges::prometheus::{Prometheus, PrometheusReader, ScrapeError};
+pub use edges::prometheus::{Prometheus, PrometheusReader, PrometheusText, ScrapeError};
 #[cfg(feature = "otlp")]
 pub use export::init;
 pub use interceptor::OtelInterceptor;

@@ -84,9 +84,9 @@ impl fmt::Debug for MetricsText {
 impl From<&workflow_otel::Prometheus> for MetricsText {
     fn from(prometheus: &workflow_otel::Prometheus) -> Self {
         let prometheus = prometheus.clone();
-        Self::new(move |_| {
-            let text = prometheus.scrape()?;
-            Ok(Scraped::new(workflow_otel::Prometheus::CONTENT_TYPE, text))
+        Self::new(move |accept| {
+            let answer = prometheus.scrape_as(accept)?;
+            Ok(Scraped::new(answer.content_type, answer.text))
         })
     }
 }

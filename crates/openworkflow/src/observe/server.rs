@@ -2,11 +2,16 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::{Endpoints, MetricsText, Observe};
 use crate::Health;
+
+/// How long an answer that is under way may hold up the end of a worker.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A port that is ours, with nobody answering yet.
 pub(crate) struct Bound {
@@ -42,7 +47,12 @@ impl Bound {
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
         let mut endpoints = Endpoints::new(health);
         endpoints.metrics = self.metrics;
+        let (stop, stopped) = oneshot::channel::<()>();
         let serving = axum::serve(listener, endpoints.router::<()>());
+        let serving = serving.with_graceful_shutdown(async {
+            // Nothing is sent: it is dropped.
+            let _ = stopped.await;
+        });
         let task = tokio::spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, %address, "health and metrics are told no more");
@@ -50,25 +60,27 @@ impl Bound {
         });
         Ok(Server {
             address,
-            task: task.abort_handle(),
+            stop,
+            task,
         })
     }
 }
 
-/// Answers until it is dropped.
+/// Answers until it is dropped: then it takes no more connections, and closes those that are idle.
 pub(crate) struct Server {
     address: SocketAddr,
-    task: AbortHandle,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
 }
 
 impl Server {
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
-}
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
+    /// Stops, and waits for answers under way, if not for long.
+    pub(crate) async fn stop(self) {
+        drop(self.stop);
+        let _ = tokio::time::timeout(PATIENCE, self.task).await;
     }
 }

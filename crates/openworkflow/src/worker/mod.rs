@@ -230,10 +230,13 @@ impl Worker {
         let address = server.as_ref().map(crate::observe::Server::address);
         let working = pool::work(self.shared, stop.clone());
         let task = tokio::spawn(async move {
+            let ended = working.await;
             // It answers as long as the worker works, or is stopping.
             #[cfg(feature = "observe")]
-            let _server = server;
-            working.await
+            if let Some(server) = server {
+                server.stop().await;
+            }
+            ended
         });
         WorkerHandle::new(
             stop,

@@ -3,4 +3,6 @@
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "prometheus")]
+mod openmetrics;
+#[cfg(feature = "prometheus")]
 pub(crate) mod prometheus;

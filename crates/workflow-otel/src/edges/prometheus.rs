@@ -10,7 +10,11 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::metrics::{InstrumentKind, Pipeline, Temporality};
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::proto::MetricFamily;
+use prometheus::{Registry, TextEncoder};
+
+use super::openmetrics;
+use crate::metrics::exemplars::Exemplars;
 
 /// The metrics of one meter provider as Prometheus reads them. Clones are the same.
 ///
@@ -38,12 +42,20 @@ struct Shared {
     /// `None` where it could not be made, which nothing here causes.
     exporter: Option<PrometheusExporter>,
     attached: AtomicBool,
+    exemplars: Arc<Exemplars>,
+}
+
+/// Metrics as text.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PrometheusText {
+    /// Its media type.
+    pub content_type: &'static str,
+    /// The text.
+    pub text: String,
 }
 
 impl Prometheus {
-    /// The media type of what is [scraped](Self::scrape).
-    pub const CONTENT_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
-
     /// One that belongs to no provider yet.
     #[must_use]
     pub fn new() -> Self {
@@ -57,6 +69,7 @@ impl Prometheus {
             registry,
             exporter: exporter.ok(),
             attached: AtomicBool::new(false),
+            exemplars: Arc::new(Exemplars::new()),
         }))
     }
 
@@ -74,6 +87,42 @@ impl Prometheus {
     /// [`ScrapeError`] where no provider has the [reader](Self::reader), or where what there is cannot be
     /// written.
     pub fn scrape(&self) -> Result<String, ScrapeError> {
+        let families = self.gather()?;
+        let text = TextEncoder::new().encode_to_string(&families);
+        text.map_err(|error| ScrapeError(error.to_string()))
+    }
+
+    /// The same as a client wants it whose header `Accept` this is: OpenMetrics, which Prometheus asks for
+    /// and which alone has [exemplars](crate::OtelInterceptorBuilder::exemplars), or the text format 0.0.4.
+    ///
+    /// ```
+    /// # use opentelemetry_sdk::metrics::SdkMeterProvider;
+    /// # use workflow_otel::Prometheus;
+    /// # let prometheus = Prometheus::new();
+    /// # let provider = SdkMeterProvider::builder().with_reader(prometheus.reader()).build();
+    /// let answer = prometheus.scrape_as(Some("application/openmetrics-text; version=1.0.0"))?;
+    /// assert!(answer.text.ends_with("# EOF\n"));
+    /// # Ok::<_, workflow_otel::ScrapeError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`scrape`](Self::scrape).
+    pub fn scrape_as(&self, accept: Option<&str>) -> Result<PrometheusText, ScrapeError> {
+        if accept.is_some_and(openmetrics::is_accepted) {
+            let text = openmetrics::write(&self.gather()?, &self.0.exemplars);
+            return Ok(PrometheusText {
+                content_type: openmetrics::CONTENT_TYPE,
+                text: text.map_err(|error| ScrapeError(error.to_string()))?,
+            });
+        }
+        Ok(PrometheusText {
+            content_type: "text/plain; version=0.0.4; charset=utf-8",
+            text: self.scrape()?,
+        })
+    }
+
+    fn gather(&self) -> Result<Vec<MetricFamily>, ScrapeError> {
         if !self.0.attached.load(Ordering::Acquire) {
             return Err(ScrapeError(
                 "no meter provider has its reader: build one `with_reader(prometheus.reader())`, and give \
@@ -81,11 +130,11 @@ impl Prometheus {
                     .to_owned(),
             ));
         }
-        let mut text = Vec::new();
-        TextEncoder::new()
-            .encode(&self.0.registry.gather(), &mut text)
-            .map_err(|error| ScrapeError(error.to_string()))?;
-        String::from_utf8(text).map_err(|error| ScrapeError(error.to_string()))
+        Ok(self.0.registry.gather())
+    }
+
+    pub(crate) fn exemplars(&self) -> Arc<Exemplars> {
+        Arc::clone(&self.0.exemplars)
     }
 }
 

@@ -8,7 +8,7 @@ use super::gauges::{self, Workers};
 use crate::names::metric;
 
 /// From a step that does next to nothing to a run that waits for somebody, in seconds.
-const BUCKETS: [f64; 18] = [
+pub(super) const BUCKETS: [f64; 18] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
     300.0, 1800.0, 3600.0,
 ];

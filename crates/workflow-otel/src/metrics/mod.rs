@@ -2,6 +2,8 @@
 //! way, `gauges` what workers tell of themselves, `step_names` which names of steps there are.
 
 mod attributes;
+#[cfg(feature = "prometheus")]
+pub(crate) mod exemplars;
 mod gauges;
 mod instruments;
 mod step_names;
@@ -9,22 +11,34 @@ mod timing;
 
 use std::sync::{Arc, OnceLock};
 
+use opentelemetry::KeyValue;
 use opentelemetry::global;
-use opentelemetry::metrics::Meter;
+use opentelemetry::metrics::{Histogram, Meter};
+use opentelemetry::trace::{SpanContext, SpanId, TraceId};
 use workflow_core::{
     CreateRun, CreatedRun, Error, Event, ExecuteRun, Execution, ExecutionOutcome, Interruption,
     Result, SendSignal, SentSignal, StepCall, Unwritten,
 };
 
 use self::attributes::{Attributes, flag, text, word};
+#[cfg(feature = "prometheus")]
+use self::exemplars::Exemplars;
 use self::gauges::Workers;
 use self::instruments::Instruments;
 use self::step_names::StepNames;
 use self::timing::{ExecutionTiming, StepTiming};
 use crate::config::{MetricSelection, MetricsConfig};
 use crate::losses::LossCounters;
-use crate::names::attribute;
+use crate::names::{attribute, metric};
 use crate::outcomes;
+
+/// The span in which something is measured, where that is sampled.
+pub(crate) type SeenIn = (TraceId, SpanId);
+
+pub(crate) fn seen_in(span: &SpanContext) -> Option<SeenIn> {
+    let is_seen = span.is_sampled() && span.is_valid();
+    is_seen.then(|| (span.trace_id(), span.span_id()))
+}
 
 /// The metrics of one interceptor.
 pub(crate) struct Metrics {
@@ -34,6 +48,8 @@ pub(crate) struct Metrics {
     workers: Arc<Workers>,
     step_names: StepNames,
     losses: Arc<LossCounters>,
+    #[cfg(feature = "prometheus")]
+    exemplars: Option<Arc<Exemplars>>,
 }
 
 impl Metrics {
@@ -57,7 +73,41 @@ impl Metrics {
             workers,
             step_names,
             losses,
+            #[cfg(feature = "prometheus")]
+            exemplars: None,
         }
+    }
+
+    /// Keeps exemplars there from now on.
+    #[cfg(feature = "prometheus")]
+    pub(crate) fn with_exemplars(mut self, exemplars: Option<Arc<Exemplars>>) -> Self {
+        self.exemplars = exemplars;
+        self
+    }
+
+    /// Whether it matters in which span something is measured.
+    pub(crate) fn keeps_exemplars(&self) -> bool {
+        #[cfg(feature = "prometheus")]
+        return self.exemplars.is_some();
+        #[cfg(not(feature = "prometheus"))]
+        false
+    }
+
+    /// Records a measurement, and in which span it was taken.
+    fn measure(
+        &self,
+        (name, histogram): (&'static str, &Histogram<f64>),
+        value: f64,
+        all: &[KeyValue],
+        span: Option<SeenIn>,
+    ) {
+        self.record(|| histogram.record(value, all));
+        #[cfg(feature = "prometheus")]
+        if let (Some(exemplars), Some(span)) = (&self.exemplars, span) {
+            exemplars.keep(name, all, value, span, std::time::Instant::now());
+        }
+        #[cfg(not(feature = "prometheus"))]
+        let _ = (name, span);
     }
 
     pub(crate) fn config(&self) -> &MetricsConfig {
@@ -102,7 +152,8 @@ impl Metrics {
         })
     }
 
-    pub(crate) fn event(&self, event: &Event<'_>) {
+    /// `span` is that of the execution, where the event is its end.
+    pub(crate) fn event(&self, event: &Event<'_>, span: Option<SeenIn>) {
         match event {
             Event::StepReplayed { execution, .. } => self.step_replayed(execution),
             Event::StepRetrying {
@@ -116,7 +167,7 @@ impl Metrics {
             }
             Event::ExecutionEnded {
                 execution, written, ..
-            } => self.execution_ended(execution, written),
+            } => self.execution_ended(execution, written, span),
             Event::RunCanceled {
                 workflow_name, age, ..
             } => {
@@ -124,7 +175,7 @@ impl Metrics {
                     && let Some(age) = age
                 {
                     let workflow = Arc::from(*workflow_name);
-                    self.run_ended(instruments, &workflow, outcomes::CANCELED, None, *age);
+                    self.run_ended(instruments, &workflow, outcomes::CANCELED, None, *age, None);
                 }
             }
             Event::RunOverdue {
@@ -136,7 +187,14 @@ impl Metrics {
                 if let Some(instruments) = self.wanted(workflow_name, MetricSelection::RunsOnly) {
                     let workflow = Arc::from(*workflow_name);
                     let error_type = Some(error.error_type());
-                    self.run_ended(instruments, &workflow, outcomes::FAILED, error_type, *age);
+                    self.run_ended(
+                        instruments,
+                        &workflow,
+                        outcomes::FAILED,
+                        error_type,
+                        *age,
+                        None,
+                    );
                 }
             }
             Event::WorkerStarted { worker, .. }
@@ -179,6 +237,7 @@ impl Metrics {
         &self,
         execution: &Execution,
         written: &Result<&ExecutionOutcome, Unwritten<'_>>,
+        span: Option<SeenIn>,
     ) {
         let workflow = &execution.run.workflow_name;
         let Some(instruments) = self.wanted(workflow, MetricSelection::RunsOnly) else {
@@ -201,9 +260,9 @@ impl Metrics {
             Err(Unwritten::Failed(error)) => (Some(outcomes::STALE), Some(error.error_type())),
             Err(_) => (Some(outcomes::STALE), None),
         };
-        self.count_execution(instruments, execution, outcome, error_type);
+        self.count_execution(instruments, execution, outcome, error_type, span);
         if let Ok(outcome) = written {
-            self.count_run(instruments, execution, outcome);
+            self.count_run(instruments, execution, outcome, span);
         }
     }
 
@@ -213,6 +272,7 @@ impl Metrics {
         execution: &Execution,
         outcome: Option<&'static str>,
         error_type: Option<&str>,
+        span: Option<SeenIn>,
     ) {
         let workflow = &execution.run.workflow_name;
         let mut all = Attributes::of(text(attribute::WORKFLOW_NAME, workflow));
@@ -221,10 +281,12 @@ impl Metrics {
             all.push_error(error_type);
         }
         let seconds = execution.elapsed().as_secs_f64();
-        self.record(|| {
-            instruments.executions.add(1, &all);
-            instruments.execution_duration.record(seconds, &all);
-        });
+        self.record(|| instruments.executions.add(1, &all));
+        let histogram = (
+            metric::WORKFLOW_EXECUTION_DURATION,
+            &instruments.execution_duration,
+        );
+        self.measure(histogram, seconds, &all, span);
     }
 
     /// The run itself, where its execution was its last.
@@ -233,6 +295,7 @@ impl Metrics {
         instruments: &Instruments,
         execution: &Execution,
         outcome: &ExecutionOutcome,
+        span: Option<SeenIn>,
     ) {
         let ended = matches!(
             outcome,
@@ -246,7 +309,7 @@ impl Metrics {
         {
             let workflow = &execution.run.workflow_name;
             let error_type = outcome.error().map(Error::error_type);
-            self.run_ended(instruments, workflow, status, error_type, age);
+            self.run_ended(instruments, workflow, status, error_type, age, span);
         }
     }
 
@@ -257,13 +320,15 @@ impl Metrics {
         status: &'static str,
         error_type: Option<&str>,
         age: std::time::Duration,
+        span: Option<SeenIn>,
     ) {
         let mut all = Attributes::of(text(attribute::WORKFLOW_NAME, workflow));
         all.push(word(attribute::WORKFLOW_RUN_STATUS, status));
         if let Some(error_type) = error_type {
             all.push_error(error_type);
         }
-        self.record(|| instruments.run_duration.record(age.as_secs_f64(), &all));
+        let histogram = (metric::WORKFLOW_DURATION, &instruments.run_duration);
+        self.measure(histogram, age.as_secs_f64(), &all, span);
     }
 
     fn signal_sent(&self, instruments: &Instruments, recipients: usize) {
@@ -332,6 +397,9 @@ pub(crate) struct Sending<'m> {
 }
 
 impl Sending<'_> {
+    /// A count has no exemplar.
+    pub(crate) fn seen_in(&mut self, _: Option<SeenIn>) {}
+
     pub(crate) fn end(self, result: &Result<SentSignal>) {
         if let Ok(sent) = result {
             self.metrics

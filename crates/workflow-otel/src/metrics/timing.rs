@@ -6,10 +6,10 @@ use std::time::Instant;
 use opentelemetry::KeyValue;
 use workflow_core::{Error, Execution, ExecutionOutcome, Result, StepCall, StepOutcome};
 
-use super::Metrics;
 use super::attributes::{Attributes, text, word};
 use super::instruments::Instruments;
-use crate::names::attribute;
+use super::{Metrics, SeenIn};
+use crate::names::{attribute, metric};
 use crate::outcomes;
 
 /// An execution under way, which is active until this is dropped.
@@ -17,6 +17,7 @@ pub(crate) struct ExecutionTiming<'m> {
     metrics: &'m Metrics,
     instruments: &'m Instruments,
     execution: Arc<Execution>,
+    span: Option<SeenIn>,
 }
 
 impl<'m> ExecutionTiming<'m> {
@@ -29,16 +30,25 @@ impl<'m> ExecutionTiming<'m> {
             metrics,
             instruments,
             execution: Arc::clone(execution),
+            span: None,
         };
         let workflow = [timing.workflow()];
-        metrics.record(|| {
-            instruments.active.add(1, &workflow);
-            if let Some(due_for) = execution.due_for {
-                let seconds = due_for.as_secs_f64();
-                instruments.queue_duration.record(seconds, &workflow);
-            }
-        });
+        metrics.record(|| instruments.active.add(1, &workflow));
         timing
+    }
+
+    /// The execution has a span, or has none: it begins.
+    pub(crate) fn seen_in(&mut self, span: Option<SeenIn>) {
+        self.span = span;
+        if let Some(due_for) = self.execution.due_for {
+            let histogram = (
+                metric::WORKFLOW_QUEUE_DURATION,
+                &self.instruments.queue_duration,
+            );
+            let workflow = [self.workflow()];
+            let seconds = due_for.as_secs_f64();
+            self.metrics.measure(histogram, seconds, &workflow, span);
+        }
     }
 
     fn workflow(&self) -> KeyValue {
@@ -51,6 +61,7 @@ impl<'m> ExecutionTiming<'m> {
             metrics,
             instruments,
             execution,
+            span,
         } = &self;
         if execution.end_is_promised() {
             return;
@@ -60,9 +71,9 @@ impl<'m> ExecutionTiming<'m> {
             Err(error) => (Some(outcomes::of_refused(error)), Some(error)),
         };
         let error_type = error.map(Error::error_type);
-        metrics.count_execution(instruments, execution, outcome, error_type);
+        metrics.count_execution(instruments, execution, outcome, error_type, *span);
         if let Ok(outcome) = result {
-            metrics.count_run(instruments, execution, outcome);
+            metrics.count_run(instruments, execution, outcome, *span);
         }
     }
 }
@@ -85,6 +96,7 @@ pub(crate) struct StepTiming<'m> {
     waits: bool,
     is_over: bool,
     begun: Instant,
+    span: Option<SeenIn>,
 }
 
 impl<'m> StepTiming<'m> {
@@ -104,7 +116,13 @@ impl<'m> StepTiming<'m> {
             waits: call.kind.waits(),
             is_over: false,
             begun: Instant::now(),
+            span: None,
         }
+    }
+
+    /// The step has a span, or has none.
+    pub(crate) fn seen_in(&mut self, span: Option<SeenIn>) {
+        self.span = span;
     }
 
     pub(crate) fn end(mut self, result: &Result<StepOutcome>) {
@@ -133,8 +151,8 @@ impl<'m> StepTiming<'m> {
         if let Some(error_type) = error_type {
             all.push_error(error_type);
         }
-        self.metrics
-            .record(|| self.instruments.step_duration.record(seconds, &all));
+        let histogram = (metric::STEP_DURATION, &self.instruments.step_duration);
+        self.metrics.measure(histogram, seconds, &all, self.span);
     }
 }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+#[cfg(feature = "metrics")]
+use opentelemetry::trace::SpanContext;
 use opentelemetry::trace::{Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use workflow_core::{Error, Execution, ExecutionOutcome, Unwritten};
@@ -171,6 +173,14 @@ impl Traces {
     pub(super) fn leave_open(&self, execution: &Arc<Execution>, cx: Context) {
         let mut unwritten = lock(&self.unwritten);
         unwritten.entry(address_of(execution)).or_default().push(cx);
+    }
+
+    /// The span of an execution that is over, as long as it is open.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn unwritten_span(&self, execution: &Execution) -> Option<SpanContext> {
+        let unwritten = lock(&self.unwritten);
+        let cx = unwritten.get(&address_of(execution))?.last()?;
+        Some(cx.span().span_context().clone())
     }
 
     pub(crate) fn execution_ended(
