@@ -1,14 +1,13 @@
 //! What stands in the queue, counted now and then for metrics: by one reader for all workers of a process
 //! that look at the same queue.
 
-use std::collections::HashMap;
-use std::future::Future;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use workflow_core::QueueReading;
 
-use crate::backend::{Backend, QueueCounts};
+use crate::backend::{Backend, BackendResult, QueueCounts};
 
 /// How often a queue is read at most.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -31,7 +30,9 @@ struct State {
 }
 
 /// Who reads what, by the database's address in this process and the namespace.
-static WATCHES: Mutex<Option<HashMap<(usize, Arc<str>), Weak<QueueWatch>>>> = Mutex::new(None);
+static WATCHES: Mutex<BTreeMap<Key, Weak<QueueWatch>>> = Mutex::new(BTreeMap::new());
+
+type Key = (usize, Arc<str>);
 
 impl QueueWatch {
     /// The one for this namespace.
@@ -40,7 +41,6 @@ impl QueueWatch {
         let source = std::ptr::from_ref(backend.wakeups()).addr();
         let key = (source, Arc::clone(namespace_id));
         let mut watches = lock(&WATCHES);
-        let watches = watches.get_or_insert_default();
         if let Some(known) = watches.get(&key).and_then(Weak::upgrade) {
             return known;
         }
@@ -83,20 +83,15 @@ impl QueueWatch {
         INTERVAL
     }
 
-    fn read(&self) -> impl Future<Output = Result<(), crate::backend::BackendError>> + Send + '_ {
-        async {
-            let counted = self
-                .backend
-                .count_queue(&self.namespace_id, COUNTED)
-                .await?;
-            let Some(counts) = counted else {
-                tracing::debug!("this backend does not count its queue");
-                return Ok(());
-            };
-            let reading = Arc::new(self.reading(&counts));
-            lock(&self.state).read = Some((Instant::now(), reading));
-            Ok(())
-        }
+    async fn read(&self) -> BackendResult<()> {
+        let counted = self.backend.count_queue(&self.namespace_id, COUNTED);
+        let Some(counts) = counted.await? else {
+            tracing::debug!("this backend does not count its queue");
+            return Ok(());
+        };
+        let reading = Arc::new(self.reading(&counts));
+        lock(&self.state).read = Some((Instant::now(), reading));
+        Ok(())
     }
 
     fn reading(&self, counts: &QueueCounts) -> QueueReading {
