@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use tracing::{debug, error, info, warn};
-use workflow_core::{Error, ErrorKind, Execution, ExecutionOutcome, Interruption};
+use workflow_core::{Error, ErrorKind, Execution, ExecutionOutcome, Interruption, replay};
 
 use crate::backend::{NewStepAttempt, Orphans, StepAttemptKind, codec};
 
@@ -54,6 +54,8 @@ pub(crate) fn run_created(workflow_name: &str, run_id: &str, deduplicated: bool)
 
 /// `with` is the run that was canceled, where this one was canceled because its parent was.
 pub(crate) fn run_canceled(workflow_name: &str, run_id: &str, with: Option<&str>) {
+    // Workflow code may cancel runs, too, without a step.
+    let _ours = replay::aside();
     match with {
         None => info!(
             name: "run.canceled",

@@ -121,6 +121,39 @@ impl Chain {
             let _ = catch_unwind(AssertUnwindSafe(|| interceptor.event(event)));
         }
     }
+
+    /// Does `work`, once, inside of what every interceptor keeps current in `execution`: see
+    /// [`Interceptor::within`]. One that panics, or does not pass it on, is passed over.
+    ///
+    /// ```
+    /// use std::time::SystemTime;
+    /// use workflow_core::{Chain, Execution, RunInfo};
+    ///
+    /// let run = RunInfo::new("default", "6f9c", "process-order");
+    /// let execution = Execution::new(run, 1, false, "worker-1", SystemTime::now());
+    /// Chain::default().within(&execution, || println!("{} has ended", execution.run.id));
+    /// ```
+    pub fn within(&self, execution: &Execution, work: impl FnOnce()) {
+        let mut work = Some(work);
+        let mut once = || {
+            if let Some(work) = work.take() {
+                work();
+            }
+        };
+        if let Some(interceptors) = &self.0 {
+            nest(interceptors, execution, &mut once);
+        }
+        once();
+    }
+}
+
+fn nest(rest: &[Arc<dyn Interceptor>], execution: &Execution, work: &mut dyn FnMut()) {
+    let Some((first, rest)) = rest.split_first() else {
+        return work();
+    };
+    let mut work = || nest(rest, execution, work);
+    // As with events.
+    let _ = catch_unwind(AssertUnwindSafe(|| first.within(execution, &mut work)));
 }
 
 /// The promise that the end of an execution will be told; see [`Chain::promise_end`].

@@ -2,7 +2,7 @@
 
 use crate::chain::BoxFuture;
 use crate::{
-    CancelRun, CreateRun, CreatedRun, Event, ExecuteRun, ExecutionOutcome, Next, Result,
+    CancelRun, CreateRun, CreatedRun, Event, ExecuteRun, Execution, ExecutionOutcome, Next, Result,
     SendSignal, SentSignal, StepCall, StepOutcome,
 };
 use std::sync::Arc;
@@ -177,6 +177,29 @@ pub trait Interceptor: Send + Sync + 'static {
     fn event(&self, event: &Event<'_>) {
         let _ = event;
     }
+
+    /// Around something short that the engine does about an execution outside of its future: it logs what
+    /// became of it, after [`execute`](Self::execute) and before
+    /// [`Event::ExecutionEnded`](crate::Event::ExecutionEnded). An interceptor that keeps something current
+    /// inside of an execution, such as a trace's context, has it current around `work`, too. Must not
+    /// block.
+    ///
+    /// ```
+    /// use workflow_core::{Execution, Interceptor};
+    ///
+    /// struct Named;
+    ///
+    /// impl Interceptor for Named {
+    ///     fn within(&self, execution: &Execution, work: &mut dyn FnMut()) {
+    ///         println!("about {}:", execution.run.id);
+    ///         work();
+    ///     }
+    /// }
+    /// ```
+    fn within(&self, execution: &Execution, work: &mut dyn FnMut()) {
+        let _ = execution;
+        work();
+    }
 }
 
 macro_rules! forward {
@@ -198,6 +221,10 @@ macro_rules! forward {
 
             fn event(&self, event: &Event<'_>) {
                 (**self).event(event);
+            }
+
+            fn within(&self, execution: &Execution, work: &mut dyn FnMut()) {
+                (**self).within(execution, work);
             }
         }
     };

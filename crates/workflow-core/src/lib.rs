@@ -14,6 +14,7 @@
 //! - [`CreateRun`], [`ExecuteRun`], [`StepCall`], [`SendSignal`], [`CancelRun`]: what is about to
 //!   happen, with every id already known.
 //! - [`Carrier`]: the string map stored with a run. [`Payload`]: the user's data, kept out of logs.
+//! - [`replay`]: whether workflow code repeats itself, for those who log what it does.
 //! - [`Error`]: what a step, a workflow or a hook fails with.
 
 mod call;
@@ -24,6 +25,7 @@ mod event;
 mod from_fn;
 mod interceptor;
 mod payload;
+pub mod replay;
 mod run;
 mod step;
 mod worker;

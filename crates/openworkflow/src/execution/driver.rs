@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::SystemTime;
 
 use futures_util::task::AtomicWaker;
-use workflow_core::{BoxFuture, Error, ErrorKind, Event, Payload, Result};
+use workflow_core::{BoxFuture, Error, ErrorKind, Event, Payload, Result, replay};
 
 use super::attention::{Epoch, Polled};
 use super::order::Stage;
@@ -96,7 +96,12 @@ impl Driver {
     }
 
     fn poll_code(&mut self) -> Option<Result<Payload>> {
-        self.state.lock().order.begin_poll();
+        let repeats = {
+            let mut inner = self.state.lock();
+            inner.order.begin_poll();
+            inner.order.repeats
+        };
+        let _code = replay::code(repeats);
         let outer = POLLED.replace(std::ptr::from_ref(&*self.state).addr());
         let mut cx = Context::from_waker(&self.waker);
         let polled = catch_unwind(AssertUnwindSafe(|| self.code.as_mut().poll(&mut cx)));
@@ -237,7 +242,7 @@ impl ExecutionState {
             None => "goes on without it".to_owned(),
         };
         tracing::warn!(
-            workflow = &*self.execution.run.workflow_name,
+            workflow.name = &*self.execution.run.workflow_name,
             workflow_run.id = &*self.owner.run_id,
             recorded_step = &**recorded,
             asked_step = asked,

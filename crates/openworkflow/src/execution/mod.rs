@@ -165,7 +165,7 @@ impl ExecutionState {
         let inner = Inner {
             attempts: history.len(),
             history,
-            order: Order::new(unasked, last),
+            order: Order::new(unasked, last, execution.replay),
             ..Inner::default()
         };
         Self {
@@ -299,7 +299,7 @@ impl ExecutionState {
             .unwrap_or_else(PoisonError::into_inner);
         if told.insert(Arc::clone(workflow_name)) {
             tracing::warn!(
-                workflow = &**workflow_name,
+                workflow.name = &**workflow_name,
                 workflow_run.id = &*self.owner.run_id,
                 step_name,
                 "a step is polled outside of the workflow's own task: the order in which such steps are \
@@ -345,7 +345,7 @@ impl ExecutionState {
     /// catch it, and observes nothing more in this execution.
     pub(crate) async fn stop(&self, error: Error) -> ! {
         tracing::error!(
-            workflow = &*self.execution.run.workflow_name,
+            workflow.name = &*self.execution.run.workflow_name,
             workflow_run.id = &*self.owner.run_id,
             %error,
             "the run stops, and is tried again until its code or its rows are mended"

@@ -11,6 +11,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use workflow_core::replay;
+
 use super::ExecutionState;
 use super::attention::{Attention, Epoch};
 use super::history::Unasked;
@@ -25,6 +27,8 @@ pub(super) struct Order {
     pub(super) unasked: BTreeMap<u32, Unasked>,
     /// How many of the places hold recorded results.
     recorded: usize,
+    /// Whether the code has observed nothing yet that earlier executions had not.
+    pub(super) repeats: bool,
     /// How many of the places hold results that could be observed.
     ready: usize,
     last: u32,
@@ -68,10 +72,11 @@ impl Stage {
 }
 
 impl Order {
-    pub(super) fn new(unasked: BTreeMap<u32, Unasked>, last: u32) -> Self {
+    pub(super) fn new(unasked: BTreeMap<u32, Unasked>, last: u32, repeats: bool) -> Self {
         Self {
             unasked,
             last,
+            repeats,
             ..Self::default()
         }
     }
@@ -256,6 +261,13 @@ impl Future for Turn {
         let now = place.stage == Stage::Offered
             || (in_code && !held && order.is_next(self.number, place));
         if now {
+            // A step inside of another is not observed by the workflow's own code.
+            if !place.recorded && !self.inside {
+                order.repeats = false;
+                if in_code {
+                    replay::over();
+                }
+            }
             order.remove(self.number);
             order.observed = true;
             drop(inner);

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
+use workflow_core::replay;
+
 use super::attention::Attention;
 use super::order::{Stage, Turn};
 use super::{ExecutionState, Inner, StandingWait, never};
@@ -215,12 +217,16 @@ pub(super) fn is_inside_step() -> bool {
 }
 
 /// The work of a step is polled while this lives.
-struct Inside;
+struct Inside {
+    _aside: replay::Aside,
+}
 
 impl Inside {
     fn enter() -> Self {
         DEPTH.set(DEPTH.get() + 1);
-        Self
+        Self {
+            _aside: replay::aside(),
+        }
     }
 }
 

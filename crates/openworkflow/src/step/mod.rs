@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use workflow_core::{BoxFuture, Error, ErrorKind, Payload, Result};
+use workflow_core::{BoxFuture, Error, ErrorKind, Payload, Result, replay};
 
 use crate::backend::{NewStepAttempt, StepAttemptKind};
 use crate::execution::{AtWork, ExecutionState, OpenStep, Turn};
@@ -52,6 +52,7 @@ impl<'a, C, T> Lazy<'a, C, T> {
         cx: &mut Context<'_>,
         start: impl FnOnce(C) -> BoxFuture<'a, T>,
     ) -> Poll<T> {
+        let _ours = replay::aside();
         if let Self::Configured(_) = self
             && let Self::Configured(config) = std::mem::replace(self, Self::Starting)
         {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use workflow_core::{
     BoxFuture, Error, ErrorKind, Event, ExecuteRun, Execution, ExecutionOutcome, Interruption,
-    Payload, PromisedEnd, Result, RunInfo, Unwritten,
+    Payload, PromisedEnd, Result, RunInfo, Unwritten, replay,
 };
 
 use super::Shared;
@@ -101,10 +101,10 @@ async fn put_back(shared: &Shared, owner: &Owner, attempts: u32, error: &Backend
         waits: Vec::new(),
     };
     let written = retry_transient(|| shared.backend.end_execution(owner, end.clone())).await;
-    report_unwritten(owner, written);
+    report_unwritten(owner, &written);
 }
 
-fn report_unwritten(owner: &Owner, written: BackendResult<()>) {
+fn report_unwritten(owner: &Owner, written: &BackendResult<()>) {
     match written {
         Ok(()) => {}
         Err(BackendError::OwnershipLost { .. }) => {
@@ -340,19 +340,26 @@ impl SlotRun {
             outcome = ExecutionOutcome::Failed { error };
             written = self.write(&outcome, &waits).await;
         }
+        let chain = &self.shared.chain;
+        chain.within(execution, || {
+            match &written {
+                Ok(()) => log::execution_ended(execution, &outcome, self.now()),
+                Err(BackendError::OwnershipLost { reason }) => {
+                    log::execution_interrupted(execution, *reason, self.now());
+                }
+                Err(_) => {}
+            }
+            report_unwritten(&self.owner, &written);
+        });
         match &written {
             Ok(()) => {
                 let failed = matches!(outcome, ExecutionOutcome::Failed { .. });
                 self.shared.vitals.execution_ended(failed);
-                log::execution_ended(execution, &outcome, self.now());
                 end.tell(Ok(&outcome));
             }
             Err(BackendError::OwnershipLost { reason }) => {
                 self.note(*reason);
-                log::execution_interrupted(execution, *reason, self.now());
-                self.shared
-                    .chain
-                    .event(&Event::execution_interrupted(execution, *reason));
+                chain.event(&Event::execution_interrupted(execution, *reason));
                 end.tell(Err(Unwritten::Interrupted(*reason)));
             }
             Err(error) => {
@@ -360,7 +367,6 @@ impl SlotRun {
                 end.tell(Err(Unwritten::Failed(&error)));
             }
         }
-        report_unwritten(&self.owner, written);
     }
 
     /// What follows an error of an interceptor's: it is not the workflow's failure, so not its policy's to
@@ -403,10 +409,11 @@ impl SlotRun {
         reason: Interruption,
     ) {
         self.note(reason);
-        log::execution_interrupted(execution, reason, self.now());
-        self.shared
-            .chain
-            .event(&Event::execution_interrupted(execution, reason));
+        let chain = &self.shared.chain;
+        chain.within(execution, || {
+            log::execution_interrupted(execution, reason, self.now());
+        });
+        chain.event(&Event::execution_interrupted(execution, reason));
         end.tell(Err(Unwritten::Interrupted(reason)));
         if reason == Interruption::WorkerStopped && self.stop.urgency() < Urgency::Aborting {
             // Due at once, so that another worker need not wait for the lease to run out.
@@ -416,7 +423,7 @@ impl SlotRun {
             };
             let backend = &self.shared.backend;
             let written = backend.end_execution(&self.owner, release).await;
-            report_unwritten(&self.owner, written);
+            report_unwritten(&self.owner, &written);
         }
     }
 }
@@ -460,6 +467,7 @@ fn start_code(
     call: ExecuteRun,
 ) -> Result<BoxFuture<'static, Result<Payload>>> {
     let context = WorkflowContext::new(Arc::clone(state));
+    let _code = replay::code(state.execution.replay);
     // User code may panic before it returns a future.
     match catch_unwind(AssertUnwindSafe(|| workflow.call(context, call.input))) {
         Ok(code) => code,

@@ -61,7 +61,9 @@ impl SlotRun {
         match (written, answer) {
             // What is written is written, whatever a hook makes of it.
             (Some(Ok(run_id)), _) => {
-                log::run_created(&run.workflow_name, &run_id, false);
+                self.shared.chain.within(execution, || {
+                    log::run_created(&run.workflow_name, &run_id, false);
+                });
                 (ExecutionOutcome::Continued { run_id }, Ok(()))
             }
             (Some(Err(BackendError::ValueRefused { problem, .. })), _) => {
