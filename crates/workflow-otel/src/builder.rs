@@ -9,6 +9,8 @@ use opentelemetry::metrics::{Meter, MeterProvider};
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Tracer, TracerProvider};
 
+#[cfg(any(feature = "logs", feature = "tracing"))]
+use crate::config::LogSelection;
 use crate::config::{
     BaggagePolicy, Config, ErrorDetail, SignalNames, SpanCall, SpanSelection, SuccessStatus,
     TraceMode,
@@ -150,6 +152,29 @@ impl OtelInterceptorBuilder {
         self
     }
 
+    /// What is logged, where a [`RunFilter`](crate::logs::RunFilter) is at work. Otherwise all of it.
+    #[cfg(any(feature = "logs", feature = "tracing"))]
+    pub fn logs(mut self, selection: LogSelection) -> Self {
+        self.config.logs = selection;
+        self
+    }
+
+    /// What is logged of the workflow of this name, whatever its version; overrides
+    /// [`logs`](Self::logs).
+    ///
+    /// ```
+    /// use workflow_otel::{LogSelection, OtelInterceptor};
+    ///
+    /// let otel = OtelInterceptor::builder()
+    ///     .logs_of("heartbeat", LogSelection::None)
+    ///     .build();
+    /// ```
+    #[cfg(any(feature = "logs", feature = "tracing"))]
+    pub fn logs_of(mut self, workflow: impl Into<String>, selection: LogSelection) -> Self {
+        self.config.logs_of.insert(workflow.into(), selection);
+        self
+    }
+
     /// Adds what `attributes` returns to each span when it starts. This is the only way for inputs
     /// and signal data to get onto a span: what is exposed there leaves the process. It is called for
     /// spans that a sampler may still drop, so it should be quick.
@@ -248,6 +273,10 @@ impl OtelInterceptorBuilder {
         let metrics = Metrics::new(self.metrics, self.meter.as_ref(), Arc::clone(&losses));
         #[cfg(feature = "prometheus")]
         let metrics = metrics.with_exemplars(self.exemplars);
+        #[cfg(any(feature = "logs", feature = "tracing"))]
+        if self.config.selects_logs() {
+            crate::context::scope::LogScope::want();
+        }
         OtelInterceptor::new(
             #[cfg(feature = "metrics")]
             metrics,

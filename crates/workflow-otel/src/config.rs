@@ -49,6 +49,21 @@ pub enum MetricSelection {
     None,
 }
 
+/// What is logged of a workflow, where a [`RunFilter`](crate::logs::RunFilter) is at work.
+#[cfg(any(feature = "logs", feature = "tracing"))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LogSelection {
+    /// All of it.
+    #[default]
+    All,
+    /// What is about its runs and executions, and what its code logs between steps. Nothing that is
+    /// about a step, or is logged in one.
+    RunsOnly,
+    /// Nothing that is logged in its runs, by whomever.
+    None,
+}
+
 /// The status of a span whose operation succeeded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -176,6 +191,10 @@ pub(crate) struct Config {
     pub(crate) attributes: Option<Arc<ExtraAttributes>>,
     pub(crate) spans: SpanSelection,
     pub(crate) spans_of: HashMap<String, SpanSelection>,
+    #[cfg(any(feature = "logs", feature = "tracing"))]
+    pub(crate) logs: LogSelection,
+    #[cfg(any(feature = "logs", feature = "tracing"))]
+    pub(crate) logs_of: HashMap<String, LogSelection>,
 }
 
 impl Config {
@@ -185,11 +204,31 @@ impl Config {
         }
         self.spans_of.get(workflow).copied().unwrap_or(self.spans)
     }
+
+    #[cfg(any(feature = "logs", feature = "tracing"))]
+    pub(crate) fn logs_of(&self, workflow: &str) -> LogSelection {
+        if self.logs_of.is_empty() {
+            return self.logs;
+        }
+        self.logs_of.get(workflow).copied().unwrap_or(self.logs)
+    }
+
+    /// Whether there is a workflow of which not all is logged.
+    #[cfg(any(feature = "logs", feature = "tracing"))]
+    pub(crate) fn selects_logs(&self) -> bool {
+        let mut all = self.logs_of.values().chain([&self.logs]);
+        all.any(|selection| *selection != LogSelection::All)
+    }
 }
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
+        let mut shown = f.debug_struct("Config");
+        #[cfg(any(feature = "logs", feature = "tracing"))]
+        shown
+            .field("logs", &self.logs)
+            .field("logs_of", &self.logs_of);
+        shown
             .field("mode", &self.mode)
             .field("success", &self.success)
             .field("errors", &self.errors)

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use workflow_core::{
-    BoxFuture, CancelRun, CreateRun, CreatedRun, Event, ExecuteRun, ExecutionOutcome, Interceptor,
-    Next, Result, SendSignal, SentSignal, StepCall, StepOutcome,
+    BoxFuture, CancelRun, CreateRun, CreatedRun, Event, ExecuteRun, Execution, ExecutionOutcome,
+    Interceptor, Next, Result, SendSignal, SentSignal, StepCall, StepOutcome,
 };
 
 use crate::losses::Losses;
@@ -61,20 +61,22 @@ impl OtelInterceptor {
         next: Next<'_, CreateRun>,
     ) -> Result<CreatedRun> {
         let traces = &*self.traces;
-        if let Some(execution) = call.continues.clone() {
-            traces.pass_on(&execution, &mut call.run.carrier);
-            return next.run(call).await;
-        }
-        let Some(parent) = call.parent.clone() else {
-            return match traces.create_run(&mut call) {
-                Some(open) => Scoped::new(open, next, call).await,
-                None => next.run(call).await,
-            };
+        let parent = call.parent.clone();
+        let open = if let Some(execution) = &call.continues {
+            traces.pass_on(execution, &mut call.run.carrier);
+            None
+        } else if let Some(parent) = &parent {
+            traces.inject_child(parent, &mut call);
+            traces.logged(None, &call.run.workflow_name)
+        } else {
+            traces.create_run(&mut call)
         };
-        traces.inject_child(&parent, &mut call);
-        let created = next.run(call).await;
-        if let Ok(created) = &created {
-            traces.child_created(&parent, created);
+        let created = match open {
+            Some(open) => Scoped::new(open, next, call).await,
+            None => next.run(call).await,
+        };
+        if let (Some(parent), Ok(created)) = (&parent, &created) {
+            traces.child_created(parent, created);
         }
         created
     }
@@ -173,6 +175,10 @@ impl Interceptor for OtelInterceptor {
                 None => next.run(call).await,
             }
         })
+    }
+
+    fn within(&self, execution: &Execution, work: &mut dyn FnMut()) {
+        self.traces.within(execution, work);
     }
 
     fn event(&self, event: &Event<'_>) {

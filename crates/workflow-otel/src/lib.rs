@@ -1,4 +1,4 @@
-//! OpenTelemetry traces and metrics for durable workflows: one run, one trace.
+//! OpenTelemetry traces, metrics and logs for durable workflows: one run, one trace.
 //!
 //! [`OtelInterceptor`] turns what a workflow engine does into spans. Register one with the client
 //! and the worker; every execution of a run is then a child of the span that started it, however
@@ -22,13 +22,16 @@
 //! # Features
 //!
 //! - `http`: trace context in and out of HTTP requests, as tower layers.
+//! - `logs`: what is logged with the `tracing` crate, as OpenTelemetry log records and as JSON lines, each
+//!   with the ids of its run; [`logs`].
 //! - `metrics`: counts and durations of runs, executions and steps, taken by the same interceptor.
 //! - `otlp`: [`init`] and [`export`], the set-up for applications that have no OpenTelemetry of their
 //!   own: export over HTTP, sampling, hosted backends. Includes `tracing`.
 //! - `otlp-grpc`: the same over gRPC too.
 //! - `prometheus`: the same metrics as text that Prometheus scrapes. Includes `metrics`.
 //! - `testing`: a kit to collect spans and compare them with an expected tree.
-//! - `tracing`: for applications whose own spans and logs are made with the `tracing` crate.
+//! - `tracing`: for applications whose own spans are made with the `tracing` crate. Includes what is in
+//!   [`logs`] but for log records.
 
 mod builder;
 mod config;
@@ -37,8 +40,8 @@ mod edges;
 #[cfg(feature = "otlp")]
 pub mod export;
 mod interceptor;
-#[cfg(feature = "tracing")]
-mod logs;
+#[cfg(any(feature = "logs", feature = "tracing"))]
+pub mod logs;
 mod losses;
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -50,6 +53,8 @@ mod tracer;
 mod traces;
 
 pub use builder::OtelInterceptorBuilder;
+#[cfg(any(feature = "logs", feature = "tracing"))]
+pub use config::LogSelection;
 #[cfg(feature = "metrics")]
 pub use config::MetricSelection;
 pub use config::{
@@ -62,8 +67,6 @@ pub use edges::prometheus::{Prometheus, PrometheusReader, PrometheusText, Scrape
 #[cfg(feature = "otlp")]
 pub use export::init;
 pub use interceptor::OtelInterceptor;
-#[cfg(feature = "tracing")]
-pub use logs::JsonRunFields;
 pub use losses::Losses;
 #[cfg(feature = "metrics")]
 pub use names::metric;

@@ -111,6 +111,10 @@ pub mod attribute {
     pub const WORKFLOW_RUN_ATTEMPT: &str = "workflow_run.attempt";
     /// Whether the run had history when the execution began. Boolean.
     pub const WORKFLOW_RUN_REPLAY: &str = "workflow_run.replay";
+    /// Whether an event was logged by code that repeats what an earlier execution did. On events that
+    /// [would be left out](crate::logs::ReplayedEvents) otherwise. Boolean.
+    #[cfg(any(feature = "logs", feature = "tracing"))]
+    pub const WORKFLOW_RUN_REPLAYING: &str = "workflow_run.replaying";
     /// The run as which the execution's run goes on, where it continued as a new one. String.
     pub const WORKFLOW_RUN_CONTINUED_AS: &str = "workflow_run.continued_as";
     /// Why there is a link, on links of [`WORKFLOW_EXECUTE`](super::operation::WORKFLOW_EXECUTE):

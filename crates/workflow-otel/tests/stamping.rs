@@ -12,10 +12,10 @@ use support::*;
 use tracing::instrument::WithSubscriber;
 use tracing_subscriber::prelude::*;
 use workflow_core::{Event, Execution, Payload, SendSignal, SentSignal, StepKind, StepOutcome};
+use workflow_otel::logs::JsonRunFields;
 use workflow_otel::testing::SpanCollector;
 use workflow_otel::{
-    JsonRunFields, OtelInterceptor, RunAttributesProcessor, SignalNames, SpanSelection, attribute,
-    tracing_layer,
+    OtelInterceptor, RunAttributesProcessor, SignalNames, SpanSelection, attribute, tracing_layer,
 };
 
 #[tokio::test]

@@ -8,6 +8,8 @@ use opentelemetry::{Context, KeyValue};
 use workflow_core::Execution;
 
 use super::progress::Progress;
+#[cfg(any(feature = "logs", feature = "tracing"))]
+use crate::config::LogSelection;
 use crate::config::SpanSelection;
 use crate::tracer::StartSpan;
 
@@ -66,8 +68,8 @@ impl RunScope {
 
 struct InRun(Arc<RunScope>);
 
-/// The step that a context belongs to, by the name that may be shown of it. Costs three allocations a step, so it is only there once
-/// something that reads it was made.
+/// The step that a context belongs to, by the name that may be shown of it. Costs three allocations a step,
+/// so it is only there once something that reads it was made.
 pub(crate) struct StepScope(pub(crate) Option<Arc<str>>);
 
 static STEP_SCOPES: AtomicBool = AtomicBool::new(false);
@@ -79,5 +81,49 @@ impl StepScope {
 
     pub(crate) fn wanted() -> bool {
         STEP_SCOPES.load(Ordering::Relaxed)
+    }
+}
+
+/// What is logged of the workflow that a context is about. There only where that, or what is around it, is
+/// not everything.
+#[cfg(any(feature = "logs", feature = "tracing"))]
+#[derive(Clone, Copy)]
+pub(crate) struct LogScope(pub(crate) LogSelection);
+
+#[cfg(any(feature = "logs", feature = "tracing"))]
+static LOG_SCOPES: AtomicBool = AtomicBool::new(false);
+
+#[cfg(any(feature = "logs", feature = "tracing"))]
+impl LogScope {
+    pub(crate) fn want() {
+        LOG_SCOPES.store(true, Ordering::Relaxed);
+    }
+
+    /// What is logged in `cx`, at which nobody looks as long as everything is.
+    pub(crate) fn of(cx: &Context) -> LogSelection {
+        let scope = Self::wanted().then(|| cx.get::<Self>()).flatten();
+        scope.map_or(LogSelection::All, |Self(selection)| *selection)
+    }
+
+    /// The same in the current context.
+    pub(crate) fn current() -> LogSelection {
+        if Self::wanted() {
+            Context::map_current(Self::of)
+        } else {
+            LogSelection::All
+        }
+    }
+
+    fn wanted() -> bool {
+        LOG_SCOPES.load(Ordering::Relaxed)
+    }
+
+    /// `cx`, for what is logged of a workflow.
+    pub(crate) fn put(selection: LogSelection, cx: Context) -> Context {
+        if Self::of(&cx) == selection {
+            cx
+        } else {
+            cx.with_value(Self(selection))
+        }
     }
 }

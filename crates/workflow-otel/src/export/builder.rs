@@ -25,6 +25,7 @@ use super::tail::TailSampling;
 use super::telemetry::Telemetry;
 use super::witness::Witness;
 use super::{Compression, InitError};
+use crate::logs::{ReplayedEvents, RunFilter};
 
 const SERVICE_NAME: &str = "service.name";
 const SERVICE_VERSION: &str = "service.version";
@@ -58,6 +59,7 @@ pub struct TelemetryBuilder {
     queue_size: Option<usize>,
     batch_size: Option<usize>,
     delay: Option<Duration>,
+    replayed: ReplayedEvents,
 }
 
 impl TelemetryBuilder {
@@ -74,6 +76,7 @@ impl TelemetryBuilder {
             queue_size: None,
             batch_size: None,
             delay: None,
+            replayed: ReplayedEvents::default(),
         }
     }
 
@@ -217,6 +220,13 @@ impl TelemetryBuilder {
         self
     }
 
+    /// What becomes of what workflow code logs again in replays, in the log that [`init`](Self::init) sets
+    /// up. Otherwise it is left out.
+    pub fn replayed_events(mut self, events: ReplayedEvents) -> Self {
+        self.replayed = events;
+        self
+    }
+
     /// Sets up telemetry and installs it for the whole process, as [`init`](super::init) does.
     ///
     /// # Errors
@@ -227,6 +237,7 @@ impl TelemetryBuilder {
         if has_global_provider() || INSTALLED.swap(true, Ordering::SeqCst) {
             return Err(InitError::AlreadyInstalled);
         }
+        let replayed = self.replayed;
         let telemetry = self.build().inspect_err(|_| {
             INSTALLED.store(false, Ordering::SeqCst);
         })?;
@@ -237,7 +248,7 @@ impl TelemetryBuilder {
         if !global::get_text_map_propagator(|p| p.fields().next().is_some()) {
             global::set_text_map_propagator(telemetry.propagator());
         }
-        install_subscriber(&telemetry);
+        install_subscriber(&telemetry, replayed);
         Ok(telemetry)
     }
 
@@ -400,13 +411,14 @@ fn has_global_provider() -> bool {
 }
 
 /// Sets up a log on standard error and the bridge, unless there is a subscriber.
-fn install_subscriber(telemetry: &Telemetry) {
+fn install_subscriber(telemetry: &Telemetry, replayed: ReplayedEvents) {
     let wanted = std::env::var("RUST_LOG").ok();
     let wanted = wanted.and_then(|filter| filter.parse::<Targets>().ok());
     let info = || Targets::new().with_default(LevelFilter::INFO);
     let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_filter(wanted.unwrap_or_else(info));
+        .with_filter(wanted.unwrap_or_else(info))
+        .with_filter(RunFilter::new().replayed(replayed));
     let registry = tracing_subscriber::registry().with(log);
     let installed = if telemetry.is_enabled() {
         let bridge = telemetry.tracing_layer().with_filter(info());

@@ -30,7 +30,8 @@ impl Traces {
         let span = {
             let unwritten = lock(&self.unwritten);
             let spans = unwritten.get(&address_of(execution));
-            spans.and_then(|spans| spans.last()).cloned()
+            let mut open = spans.into_iter().flatten().filter(|unended| unended.open);
+            open.next_back().map(|unended| unended.cx.clone())
         };
         let span = span.map(|cx| cx.span().span_context().clone());
         continuation::write(carrier, span.as_ref());

@@ -10,7 +10,7 @@ use opentelemetry::{Context, KeyValue};
 use workflow_core::{Error, Execution, ExecutionOutcome, Unwritten};
 
 use super::outcome::{self, Ending, exception};
-use super::{Traces, address_of, lock};
+use super::{Traces, Unended, address_of, lock};
 use crate::config::{ErrorDetail, SignalNames, SuccessStatus};
 use crate::context::progress::{Cause, DroppedStep};
 use crate::context::scope::RunScope;
@@ -171,8 +171,19 @@ impl Traces {
 
     /// Leaves the span of an execution open until the engine tells what was written.
     pub(super) fn leave_open(&self, execution: &Arc<Execution>, cx: Context) {
+        self.keep_unwritten(execution, Unended { cx, open: true });
+    }
+
+    /// Keeps the context of an execution whose span has ended, or has none, for what is logged about it
+    /// until the engine tells what was written.
+    pub(super) fn keep(&self, execution: &Arc<Execution>, cx: Context) {
+        self.keep_unwritten(execution, Unended { cx, open: false });
+    }
+
+    fn keep_unwritten(&self, execution: &Arc<Execution>, unended: Unended) {
         let mut unwritten = lock(&self.unwritten);
-        unwritten.entry(address_of(execution)).or_default().push(cx);
+        let all = unwritten.entry(address_of(execution)).or_default();
+        all.push(unended);
     }
 
     /// The span of an execution that is over, as long as it is open.
@@ -189,7 +200,8 @@ impl Traces {
         written: &Result<&ExecutionOutcome, Unwritten<'_>>,
     ) {
         let spans = lock(&self.unwritten).remove(&address_of(execution));
-        for cx in spans.into_iter().flatten() {
+        let open = spans.into_iter().flatten().filter(|unended| unended.open);
+        for Unended { cx, .. } in open {
             let about = RunScope::of(&cx).map_or(About::Client, |scope| About::Execution(scope));
             self.end_span(&cx, about, &mut outcome::of_write(written), None);
         }

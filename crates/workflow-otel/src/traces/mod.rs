@@ -37,7 +37,14 @@ pub(crate) struct Traces {
     executions: Mutex<HashMap<usize, Context>>,
     /// Those of executions that are over, while their outcome is being written. Several, should this
     /// interceptor be registered more than once.
-    unwritten: Mutex<HashMap<usize, Vec<Context>>>,
+    unwritten: Mutex<HashMap<usize, Vec<Unended>>>,
+}
+
+/// The context of an execution that is over.
+struct Unended {
+    cx: Context,
+    /// Whether its span is to be ended by what was written. Else it is kept for what is logged about it.
+    open: bool,
 }
 
 impl Traces {
@@ -65,6 +72,19 @@ impl Traces {
         let cx = self.executions().remove(&address_of(&scope.execution));
         // Not while the lock is held: what a context holds runs code when it is dropped.
         drop(cx);
+    }
+
+    /// Does `work` in the context of an execution, which may be over.
+    pub(crate) fn within(&self, execution: &Execution, work: &mut dyn FnMut()) {
+        let address = address_of(execution);
+        let over = {
+            let unwritten = lock(&self.unwritten);
+            let last = unwritten.get(&address).and_then(|all| all.last());
+            last.map(|unended| unended.cx.clone())
+        };
+        let cx = over.or_else(|| self.executions().get(&address).cloned());
+        let _current = cx.map(Context::attach);
+        work();
     }
 
     pub(super) fn executions(&self) -> MutexGuard<'_, HashMap<usize, Context>> {

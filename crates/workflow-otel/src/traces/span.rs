@@ -15,7 +15,7 @@ use super::end::About;
 use super::outcome::{Concluded, Ending};
 use super::{Traces, call};
 use crate::context::progress::{Cause, DroppedStep};
-use crate::context::scope::RunScope;
+use crate::context::scope::{RunScope, StepScope};
 use crate::names::attribute;
 use crate::outcomes;
 
@@ -66,6 +66,8 @@ pub(crate) struct OpenSpan<'a> {
     pub(crate) traces: &'a Traces,
     pub(crate) cx: Context,
     pub(crate) recording: bool,
+    /// Whether the span is to be ended by what the engine writes.
+    pub(crate) left_open: bool,
     pub(crate) subject: Subject,
 }
 
@@ -112,6 +114,7 @@ impl OpenSpan<'_> {
         if let Subject::Execution(scope) = &self.subject {
             self.traces.leave_open(&scope.execution, self.cx.clone());
             self.recording = false;
+            self.left_open = true;
         }
     }
 
@@ -171,6 +174,9 @@ impl Drop for OpenSpan<'_> {
         }
         if let Subject::Execution(scope) = &self.subject {
             self.traces.ended(scope, Cause::Failure);
+            if !self.left_open && scope.execution.end_is_promised() && StepScope::wanted() {
+                self.traces.keep(&scope.execution, self.cx.clone());
+            }
             self.traces.forget(scope);
         }
     }

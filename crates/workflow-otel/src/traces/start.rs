@@ -9,10 +9,14 @@ use workflow_core::{CancelRun, CreateRun, ExecuteRun, SendSignal, StepCall};
 
 use super::span::{Child, OpenSpan, Subject};
 use super::{Traces, address_of, call};
+#[cfg(any(feature = "logs", feature = "tracing"))]
+use crate::config::LogSelection;
 use crate::config::{SpanCall, SpanSelection, TraceMode};
 use crate::context::continuation;
 use crate::context::progress::Progress;
 use crate::context::propagation::{usable_parent, without_span};
+#[cfg(any(feature = "logs", feature = "tracing"))]
+use crate::context::scope::LogScope;
 use crate::context::scope::{RunScope, StepScope};
 use crate::names::operation;
 use crate::tracer::{Own, StartSpan, Started};
@@ -20,8 +24,13 @@ use crate::tracer::{Own, StartSpan, Started};
 impl Traces {
     pub(crate) fn create_run(&self, call: &mut CreateRun) -> Option<OpenSpan<'_>> {
         let caller = self.caller(call);
+        let open = self.span_of_creation(call, &caller);
+        self.inject(open.as_ref().map_or(&caller, |open| &open.cx), call);
+        self.logged(open, &call.run.workflow_name)
+    }
+
+    fn span_of_creation(&self, call: &CreateRun, caller: &Context) -> Option<OpenSpan<'_>> {
         if self.config.spans_of(&call.run.workflow_name) == SpanSelection::None {
-            self.inject(&caller, call);
             return None;
         }
         let span = SpanBuilder::from_name(call::name(
@@ -33,12 +42,11 @@ impl Traces {
             span,
             call::run_attributes(&call.run, false),
             SpanCall::CreateRun(call),
-            &caller,
+            caller,
         );
         if let Some(open) = &mut open {
             open.subject = Subject::Creation(Arc::clone(&call.run.id));
         }
-        self.inject(open.as_ref().map_or(&caller, |open| &open.cx), call);
         open
     }
 
@@ -94,11 +102,14 @@ impl Traces {
             progress: Progress::default(),
         });
         let cx = scope.put(&started.map_or(base, |started| started.cx));
+        #[cfg(any(feature = "logs", feature = "tracing"))]
+        let cx = LogScope::put(config.logs_of(&execution.run.workflow_name), cx);
         self.executions().insert(address_of(execution), cx.clone());
         OpenSpan {
             traces: self,
             cx,
             recording,
+            left_open: false,
             subject: Subject::Execution(scope),
         }
     }
@@ -126,12 +137,13 @@ impl Traces {
         } else {
             None
         };
-        if started.is_none() && in_context && !StepScope::wanted() {
+        let is_named = StepScope::wanted() || is_logged_without_steps(&parent);
+        if started.is_none() && in_context && !is_named {
             return None;
         }
         let recording = started.as_ref().is_some_and(|started| started.recording);
         let mut cx = started.map_or(parent, |started| started.cx);
-        if StepScope::wanted() {
+        if is_named {
             let name = call::shown_name(call, self.config.signal_names);
             cx = cx.with_value(StepScope(name.map(Arc::clone)));
         }
@@ -146,6 +158,7 @@ impl Traces {
             traces: self,
             cx,
             recording,
+            left_open: false,
             subject: Subject::Step {
                 scope,
                 name: Arc::clone(&call.name),
@@ -166,16 +179,46 @@ impl Traces {
     }
 
     pub(crate) fn cancel_run(&self, call: &CancelRun) -> Option<OpenSpan<'_>> {
-        if self.config.spans_of(&call.run.workflow_name) == SpanSelection::None {
-            return None;
+        let workflow = &call.run.workflow_name;
+        let selected = self.config.spans_of(workflow) != SpanSelection::None;
+        let open = selected.then(|| {
+            let name = call::name(operation::WORKFLOW_CANCEL, workflow);
+            self.client_span(
+                SpanBuilder::from_name(name).with_kind(SpanKind::Internal),
+                call::run_attributes(&call.run, true),
+                SpanCall::CancelRun(call),
+                &usable_parent(Context::current()),
+            )
+        });
+        self.logged(open.flatten(), workflow)
+    }
+
+    /// `open`, or a context in its place, for what is logged of the workflow that a call is about: a call
+    /// in a run may be about one of another workflow.
+    #[cfg(any(feature = "logs", feature = "tracing"))]
+    pub(crate) fn logged<'a>(
+        &'a self,
+        open: Option<OpenSpan<'a>>,
+        workflow: &str,
+    ) -> Option<OpenSpan<'a>> {
+        let selection = self.config.logs_of(workflow);
+        if selection == LogScope::current() {
+            return open;
         }
-        let name = call::name(operation::WORKFLOW_CANCEL, &call.run.workflow_name);
-        self.client_span(
-            SpanBuilder::from_name(name).with_kind(SpanKind::Internal),
-            call::run_attributes(&call.run, true),
-            SpanCall::CancelRun(call),
-            &usable_parent(Context::current()),
-        )
+        let mut open = open.unwrap_or_else(|| OpenSpan {
+            traces: self,
+            cx: Context::current(),
+            recording: false,
+            left_open: false,
+            subject: Subject::Client,
+        });
+        open.cx = LogScope::put(selection, open.cx.clone());
+        Some(open)
+    }
+
+    #[cfg(not(any(feature = "logs", feature = "tracing")))]
+    pub(crate) fn logged<'a>(&self, open: Option<OpenSpan<'a>>, _: &str) -> Option<OpenSpan<'a>> {
+        open
     }
 
     fn client_span(
@@ -191,6 +234,7 @@ impl Traces {
             traces: self,
             cx,
             recording,
+            left_open: false,
             subject: Subject::Client,
         })
     }
@@ -232,4 +276,15 @@ impl Traces {
         let tracer = self.losses.contain(|| self.tracing.tracer());
         tracer.unwrap_or_else(|| Arc::new(opentelemetry::trace::noop::NoopTracer::new()))
     }
+}
+
+/// Whether it must be known in `cx` what is made in a step, to leave that out of the log.
+#[cfg(any(feature = "logs", feature = "tracing"))]
+fn is_logged_without_steps(cx: &Context) -> bool {
+    LogScope::of(cx) == LogSelection::RunsOnly
+}
+
+#[cfg(not(any(feature = "logs", feature = "tracing")))]
+fn is_logged_without_steps(_: &Context) -> bool {
+    false
 }
