@@ -32,6 +32,7 @@ pub mod faults;
 pub mod fleet;
 mod harness;
 pub mod killable;
+mod logbook;
 pub mod logged;
 pub mod npm;
 pub mod pg_messages;
@@ -50,6 +51,7 @@ pub mod timely;
 
 pub use database::{Database, RunRow, SignalRow, StepRow, TIME_COLUMNS};
 pub use harness::Harness;
+pub use logbook::Logbook;
 pub use points::Points;
 pub use postgres::{PostgresDatabase, text_rows};
 pub use probe::{Gate, Log, wait_for, wait_until};

@@ -8,7 +8,7 @@ use tracing_subscriber::layer::{Context, Filter};
 use workflow_core::replay::is_replaying;
 
 use crate::config::LogSelection;
-use crate::context::scope::{LogScope, StepScope};
+use crate::context::scope::LogScope;
 use crate::names::attribute;
 
 /// What becomes of the events that workflow code logs again, because a replay repeats what was done in an
@@ -77,16 +77,16 @@ impl RunFilter {
         }
         match LogScope::current() {
             LogSelection::All => true,
+            // In the steps themselves it is none.
             LogSelection::RunsOnly => !is_about_step(metadata),
             LogSelection::None => false,
         }
     }
 }
 
-/// Whether an event is made in a step, or says that it is about one.
+/// Whether an event says that it is about a step.
 fn is_about_step(metadata: &Metadata<'_>) -> bool {
     metadata.fields().field(attribute::STEP_NAME).is_some()
-        || opentelemetry::Context::map_current(|cx| cx.get::<StepScope>().is_some())
 }
 
 fn interest(metadata: &Metadata<'_>) -> Interest {

@@ -137,15 +137,18 @@ impl Traces {
         } else {
             None
         };
-        let is_named = StepScope::wanted() || is_logged_without_steps(&parent);
-        if started.is_none() && in_context && !is_named {
+        let is_muted = mutes_steps(&parent);
+        if started.is_none() && in_context && !StepScope::wanted() && !is_muted {
             return None;
         }
         let recording = started.as_ref().is_some_and(|started| started.recording);
         let mut cx = started.map_or(parent, |started| started.cx);
-        if is_named {
+        if StepScope::wanted() {
             let name = call::shown_name(call, self.config.signal_names);
             cx = cx.with_value(StepScope(name.map(Arc::clone)));
+        }
+        if is_muted {
+            cx = muted(cx);
         }
         let waits = call.kind.waits();
         let child = call::uncertain_child(call).map(|asked| {
@@ -278,13 +281,24 @@ impl Traces {
     }
 }
 
-/// Whether it must be known in `cx` what is made in a step, to leave that out of the log.
+/// Whether nothing is logged of the steps in `cx`.
 #[cfg(any(feature = "logs", feature = "tracing"))]
-fn is_logged_without_steps(cx: &Context) -> bool {
+fn mutes_steps(cx: &Context) -> bool {
     LogScope::of(cx) == LogSelection::RunsOnly
 }
 
 #[cfg(not(any(feature = "logs", feature = "tracing")))]
-fn is_logged_without_steps(_: &Context) -> bool {
+fn mutes_steps(_: &Context) -> bool {
     false
+}
+
+/// `cx`, with nothing logged in it.
+#[cfg(any(feature = "logs", feature = "tracing"))]
+fn muted(cx: Context) -> Context {
+    LogScope::put(LogSelection::None, cx)
+}
+
+#[cfg(not(any(feature = "logs", feature = "tracing")))]
+fn muted(cx: Context) -> Context {
+    cx
 }
