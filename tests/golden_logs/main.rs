@@ -2,6 +2,7 @@
 //! event with the ids of each. `docs/logs.md` is what they promise.
 
 mod order;
+mod payloads;
 mod replay;
 mod selection;
 

@@ -97,6 +97,7 @@ pub use step::{RunStep, RunWorkflowStep, SendSignalStep, SleepStep, WaitForSigna
 pub use when::When;
 pub use worker::{BuildError, Worker, WorkerBuilder, WorkerHandle};
 pub use workflow::{StatefulSpec, Workflow, WorkflowSpec};
+pub use workflow_core::replay::is_replaying;
 pub use workflow_core::{
     BoxError, BoxFuture, CancelRun, Carrier, CreateRun, CreatedRun, Error, ErrorKind, Event,
     ExecuteRun, Execution, ExecutionOutcome, Interceptor, Interruption, Next, NextFuture,

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use openworkflow::Result;
+use openworkflow::{Result, is_replaying};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -21,6 +21,8 @@ type Executions = BTreeMap<u32, Arc<Observed>>;
 #[derive(Debug, Default)]
 pub(super) struct Observed {
     lines: Mutex<Vec<String>>,
+    /// Which of them the engine takes for a replay's.
+    replayed: Mutex<Vec<bool>>,
     /// Whether the execution came to its own end, and observed all that was there to observe.
     whole: AtomicBool,
 }
@@ -39,6 +41,11 @@ impl Observed {
             format!("{what} = {result}")
         };
         self.lines().push(line);
+        self.replayed().push(is_replaying());
+    }
+
+    fn replayed(&self) -> MutexGuard<'_, Vec<bool>> {
+        self.replayed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number that depends on all that was observed so far, and on its order.
@@ -70,11 +77,12 @@ impl Observations {
         }
     }
 
-    /// Where an execution observed something else than one before it, or less.
+    /// Where an execution observed something else than one before it, or less; and where the engine took
+    /// what it observed again for new, or the other way round.
     pub(super) fn violations(&self) -> Vec<(String, String)> {
         let mut violations = Vec::new();
         for (run_id, executions) in &*self.runs() {
-            if let Some(violation) = differs(executions) {
+            if let Some(violation) = differs(executions).or_else(|| mistakes(executions)) {
                 violations.push((run_id.clone(), violation));
             }
         }
@@ -106,6 +114,30 @@ fn differs(executions: &Executions) -> Option<String> {
             &before[..same],
             &before[same..],
         ));
+    }
+    None
+}
+
+/// What an execution before has observed is a replay's, and what is new is none. A crash may leave results
+/// behind that nobody has observed.
+fn mistakes(executions: &Executions) -> Option<String> {
+    let (mut before, mut crashed) = (0, false);
+    for (attempt, execution) in executions {
+        let lines = execution.lines().clone();
+        for (at, (line, replayed)) in lines.iter().zip(&*execution.replayed()).enumerate() {
+            // Code that failed before its first step has no history, and is no replay when it is tried again.
+            let has_history = lines[..=at].iter().any(|line| !line.starts_with("node "));
+            if at < before && !replayed && has_history {
+                return Some(format!("{line} is new to execution {attempt}, and is not"));
+            }
+            if at >= before && *replayed && !crashed {
+                return Some(format!(
+                    "{line} is a replay to execution {attempt}, and is new"
+                ));
+            }
+        }
+        before = before.max(lines.len());
+        crashed |= !execution.whole.load(Ordering::SeqCst);
     }
     None
 }
