@@ -1,6 +1,7 @@
 //! What is logged of runs on a real database, through the layers that applications use: whole logs, event by
 //! event with the ids of each. `docs/logs.md` is what they promise.
 
+mod init;
 mod order;
 mod payloads;
 mod replay;

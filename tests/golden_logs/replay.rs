@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::{join, join3};
+use openworkflow::otel::OtelInterceptor;
 use openworkflow::otel::opentelemetry::context::FutureExt as _;
 use openworkflow::{Error, ExecuteRun, ExecutionOutcome, Interceptor, Next, Result, WorkflowSpec};
 use openworkflow::{JoinSet, StepCall, StepOutcome, async_trait};
-use openworkflow_tests::{Database, Gate};
+use openworkflow_tests::{Database, Gate, wait_until};
 use serde_json::Value;
 use tracing::info;
 
@@ -204,6 +205,59 @@ async fn a_step_asked_for_first_does_not_end_the_replay_of_its_siblings() {
     ];
     assert_eq!(lines, before);
     assert_eq!(last, ["works [flaky]", "flaky done"]);
+}
+
+#[tokio::test]
+async fn a_step_that_a_crash_left_nothing_of_does_not_end_the_replay_either() {
+    let gate = Gate::closed();
+    let work = || {
+        let gate = gate.clone();
+        WORK.implement(move |wf, ()| {
+            let gate = gate.clone();
+            async move {
+                let held = async {
+                    wf.run("held", || async {
+                        gate.pass().await;
+                        Ok(())
+                    })
+                    .await?;
+                    info!("held done");
+                    Ok::<_, Error>(())
+                };
+                let quick = async {
+                    wf.run("quick", || async { Ok(()) }).await?;
+                    info!("quick done");
+                    wf.sleep("nap", HOUR).await
+                };
+                let (held, quick) = join(held, quick).await;
+                held.and(quick)
+            }
+        })
+    };
+    let (mut harness, book) =
+        harness(|otel| otel, |worker| worker.workflow(work()).concurrency(1)).await;
+    let run = harness.start(&WORK, ()).await;
+    gate.reached_by(1).await;
+    wait_until("the nap is set up", async || {
+        !harness.step(run.id(), "nap").await.is_empty()
+    })
+    .await;
+    harness.worker.take().unwrap().abort().await;
+    harness
+        .execute("DELETE FROM step_attempts WHERE step_name = 'held'")
+        .await;
+    harness.advance(HOUR).await;
+    let otel = OtelInterceptor::builder().tracer_provider(&book.spans.provider());
+    let otel = otel.build();
+    harness.start_worker(|worker| worker.workflow(work()).interceptor(otel));
+    gate.reached_by(2).await;
+    gate.open();
+    harness.output(&run).await;
+    harness.stop().await;
+    assert_eq!(own(&book.lines(run.id())), ["quick done", "held done"]);
+    let attempts = book.lines(run.id());
+    let taken_over = attempts.iter().any(|line| title(line) == "run.taken_over");
+    assert!(taken_over, "{attempts:#?}");
 }
 
 #[tokio::test]

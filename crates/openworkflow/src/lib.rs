@@ -41,7 +41,7 @@
 //! - `otel`: OpenTelemetry traces, as `openworkflow::otel`. `otel-tracing` adds the bridge to the
 //!   `tracing` crate, `otel-otlp` export to collectors and hosted backends, `otel-http` trace context
 //!   in HTTP requests, `otel-testing` the kit for tests of traces, `otel-metrics` counts and durations,
-//!   `otel-prometheus` the same for Prometheus to scrape.
+//!   `otel-prometheus` the same for Prometheus to scrape, `otel-logs` ids on what is logged.
 //! - `observe`: health and metrics of a worker over HTTP.
 
 // So that the support of the integration tests serves unit tests too.
@@ -127,8 +127,8 @@ struct ErrorsPage;
 #[doc = include_str!("../../../docs/health.md")]
 struct HealthPage;
 
-/// The example of the page about logs, compiled.
-#[cfg(doctest)]
+/// The examples of the page about logs, compiled.
+#[cfg(all(doctest, feature = "otel-logs"))]
 #[doc = include_str!("../../../docs/logs.md")]
 struct LogsPage;
 

@@ -17,16 +17,21 @@ use opentelemetry::trace::{
     TraceState, Tracer, TracerProvider,
 };
 use opentelemetry::{Context, KeyValue};
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{LogBatch, LogExporter, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, SpanData, SpanExporter};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::prelude::*;
 use workflow_core::{
     Chain, ExecuteRun, Execution, ExecutionOutcome, Interceptor, Payload, Result, RunInfo,
-    StepCall, StepKind, StepOutcome,
+    StepCall, StepKind, StepOutcome, replay,
 };
 use workflow_otel::OtelInterceptor;
+use workflow_otel::logs::{RunFilter, RunIdsProcessor, appender_layer, json_layer};
 use workflow_otel::testing::{SpanCollector, SpanTree};
 
 const STEPS: u64 = 2_000;
@@ -37,7 +42,7 @@ const LIMITS: [(&str, &str, f64); 2] = [
     ("unsampled", "by hand, unsampled", 1.6),
 ];
 
-const SCENARIOS: [&str; 10] = [
+const SCENARIOS: [&str; 15] = [
     "none",
     "no-op",
     "unsampled",
@@ -45,9 +50,14 @@ const SCENARIOS: [&str; 10] = [
     "sampled, batch",
     "metrics alone",
     "metrics, sampled",
+    "log record",
+    "log record, left out",
+    "log line",
+    "metrics, sampled, log record",
     "by hand, unsampled",
     "by hand, sampled",
     "by hand, sampled, batch",
+    "by hand, log record",
 ];
 
 fn main() -> ExitCode {
@@ -98,12 +108,36 @@ impl PushMetricExporter for NoExport {
     }
 }
 
+impl LogExporter for NoExport {
+    async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
+        black_box(&batch);
+        Ok(())
+    }
+}
+
 /// Meters of an SDK whose reader reads at the end alone.
 fn meters() -> SdkMeterProvider {
     let reader = PeriodicReader::builder(NoExport)
         .with_interval(Duration::from_secs(3600))
         .build();
     SdkMeterProvider::builder().with_reader(reader).build()
+}
+
+/// Runs `work` with a log of records, or of lines that are thrown away.
+fn logging(records: bool, work: impl FnOnce()) {
+    let info = LevelFilter::INFO;
+    let filter = RunFilter::new();
+    if records {
+        let provider = SdkLoggerProvider::builder()
+            .with_log_processor(RunIdsProcessor::new())
+            .with_simple_exporter(NoExport)
+            .build();
+        let layer = appender_layer(&provider, filter).with_filter(info);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
+    } else {
+        let layer = json_layer(std::io::sink, filter).with_filter(info);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
+    }
 }
 
 fn run(scenario: &str, steps: u64) {
@@ -147,6 +181,38 @@ fn run(scenario: &str, steps: u64) {
             let otel = otel.tracer_provider(&simple()).meter_provider(&meters);
             in_chain(&chain(otel.build()), TraceFlags::SAMPLED, steps);
         }
+        "log record" => {
+            let otel = otel.tracer_provider(&NoopTracerProvider::new()).build();
+            logging(true, || logged(&chain(otel), TraceFlags::SAMPLED, steps));
+        }
+        "log record, left out" => {
+            let otel = otel.tracer_provider(&NoopTracerProvider::new()).build();
+            logging(true, || {
+                let _code = replay::code(true);
+                logged(&chain(otel), TraceFlags::SAMPLED, steps);
+            });
+        }
+        "log line" => {
+            let otel = otel.tracer_provider(&NoopTracerProvider::new()).build();
+            logging(false, || logged(&chain(otel), TraceFlags::SAMPLED, steps));
+        }
+        "metrics, sampled, log record" => {
+            let meters = meters();
+            let otel = otel.tracer_provider(&simple()).meter_provider(&meters);
+            let chain = chain(otel.build());
+            logging(true, || logged(&chain, TraceFlags::SAMPLED, steps));
+        }
+        "by hand, log record" => {
+            let otel = otel.tracer_provider(&NoopTracerProvider::new()).build();
+            let provider = SdkLoggerProvider::builder()
+                .with_simple_exporter(NoExport)
+                .build();
+            let layer = OpenTelemetryTracingBridge::new(&provider).with_filter(LevelFilter::INFO);
+            let subscriber = tracing_subscriber::registry().with(layer);
+            tracing::subscriber::with_default(subscriber, || {
+                logged(&chain(otel), TraceFlags::SAMPLED, steps);
+            });
+        }
         "by hand, unsampled" => by_hand(&simple(), TraceFlags::NOT_SAMPLED, steps),
         "by hand, sampled" => by_hand(&simple(), TraceFlags::SAMPLED, steps),
         "by hand, sampled, batch" => by_hand(&batch(), TraceFlags::SAMPLED, steps),
@@ -184,13 +250,46 @@ async fn body() -> Result<StepOutcome> {
 
 /// Steps as an engine makes them.
 fn in_chain(chain: &Chain, flags: TraceFlags, steps: u64) {
+    in_chain_with(chain, flags, steps, |_, _| {});
+}
+
+/// The same by an engine that logs the end of each.
+fn logged(chain: &Chain, flags: TraceFlags, steps: u64) {
+    in_chain_with(chain, flags, steps, |execution, step| {
+        tracing::info!(
+            name: "step.complete",
+            target: "engine",
+            { "workflow.name" = &*execution.run.workflow_name,
+              "workflow_run.id" = &*execution.run.id,
+              "workflow_run.attempt" = execution.attempt,
+              "step.name" = step,
+              "step.kind" = "function",
+              "step.outcome" = "completed",
+              duration_ms = 0_u64 },
+            "step completed"
+        );
+    });
+}
+
+fn in_chain_with(
+    chain: &Chain,
+    flags: TraceFlags,
+    steps: u64,
+    log: impl Fn(&Execution, &str) + Sync,
+) {
     let name: Arc<str> = "validate-order".into();
     let attempt: Arc<str> = "0199f1c7-attempt".into();
     let workflow = |call: ExecuteRun| async {
         for _ in 0..steps {
-            let (execution, name) = (Arc::clone(&call.execution), Arc::clone(&name));
-            let call = StepCall::new(execution, name, StepKind::Run, Arc::clone(&attempt));
+            let execution = Arc::clone(&call.execution);
+            let call = StepCall::new(
+                Arc::clone(&execution),
+                Arc::clone(&name),
+                StepKind::Run,
+                Arc::clone(&attempt),
+            );
             black_box(chain.call(call, |_| body()).await)?;
+            log(&execution, &name);
         }
         drop(call);
         Ok(ExecutionOutcome::Completed {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use workflow_core::{
     BoxFuture, Error, ErrorKind, Event, ExecuteRun, Execution, ExecutionOutcome, Interruption,
-    Payload, PromisedEnd, Result, RunInfo, Unwritten, replay,
+    Payload, PromisedEnd, Result, RunInfo, Unwritten,
 };
 
 use super::Shared;
@@ -467,7 +467,6 @@ fn start_code(
     call: ExecuteRun,
 ) -> Result<BoxFuture<'static, Result<Payload>>> {
     let context = WorkflowContext::new(Arc::clone(state));
-    let _code = replay::code(state.execution.replay);
     // User code may panic before it returns a future.
     match catch_unwind(AssertUnwindSafe(|| workflow.call(context, call.input))) {
         Ok(code) => code,
