@@ -17,7 +17,12 @@ const SHOWN: &str = "GOLDEN_LOGS_REPLAYED";
 fn logged(shown: &str) -> String {
     let program = std::env::current_exe().unwrap();
     let output = Command::new(program)
-        .args(["--exact", "init::in_a_process_of_its_own", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "init::in_a_process_of_its_own",
+            "--ignored",
+            "--nocapture",
+        ])
         .env(SHOWN, shown)
         // Nothing is exported.
         .env("OTEL_SDK_DISABLED", "true")

@@ -12,8 +12,10 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use serde_json::{Value, json};
 use support::*;
 use tracing::instrument::WithSubscriber;
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterExt, LevelFilter};
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry::LookupSpan;
 use workflow_core::{ExecuteRun, Execution, Payload, StepKind, replay};
 use workflow_otel::OtelInterceptor;
 use workflow_otel::logs::{
@@ -103,7 +105,11 @@ fn otel() -> OtelInterceptor {
 /// Events that say themselves what would be added, or what would collide with it.
 fn self_willed() {
     tracing::info!(workflow_run.id = "run-A", "its own run");
-    tracing::info!(name: "child.created", workflow_run.id = %"run-B", workflow.name = "child", "another");
+    tracing::info!(
+        name: "child.created",
+        { "workflow_run.id" = %"run-B", "workflow.name" = "child" },
+        "another"
+    );
     tracing::info!(
         workflow_run.attempt = 9,
         step.name = "unpack",
@@ -302,6 +308,16 @@ async fn what_is_logged_about_an_execution_that_is_over_is_in_its_context() {
     }
 }
 
+fn layer<S>(buffer: &Buffer) -> impl Layer<S> + Send + Sync + use<S>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+{
+    let writer = buffer.clone();
+    tracing_subscriber::fmt::layer()
+        .json()
+        .with_writer(move || writer.clone())
+}
+
 #[test]
 fn the_filter_holds_for_one_layer_or_for_all() {
     let log = || {
@@ -320,12 +336,6 @@ fn the_filter_holds_for_one_layer_or_for_all() {
             .iter()
             .map(|line| line["fields"]["message"].as_str().unwrap().to_owned());
         messages.collect::<Vec<_>>()
-    };
-    let layer = |buffer: &Buffer| {
-        let writer = buffer.clone();
-        tracing_subscriber::fmt::layer()
-            .json()
-            .with_writer(move || writer.clone())
     };
     let [all, filtered, combined] = [(); 3].map(|()| Buffer::default());
     let subscriber = tracing_subscriber::registry()
