@@ -25,8 +25,10 @@
 //! - `logs`: what is logged with the `tracing` crate, as OpenTelemetry log records and as JSON lines, each
 //!   with the ids of its run; [`logs`].
 //! - `metrics`: counts and durations of runs, executions and steps, taken by the same interceptor.
+//! - `logs`: what is logged by way of the `tracing` crate, as log records, for `otlp` to export.
 //! - `otlp`: [`init`] and [`export`], the set-up for applications that have no OpenTelemetry of their
-//!   own: export over HTTP, sampling, hosted backends. Includes `tracing`.
+//!   own: export over HTTP, sampling, hosted backends. Of traces; of metrics and logs with the features
+//!   named so. Includes `tracing`.
 //! - `otlp-grpc`: the same over gRPC too.
 //! - `prometheus`: the same metrics as text that Prometheus scrapes. Includes `metrics`.
 //! - `testing`: a kit to collect spans and compare them with an expected tree.

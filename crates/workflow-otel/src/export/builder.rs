@@ -1,7 +1,7 @@
-//! Settings in code, above those of the environment.
+//! Settings in code, above those of the environment, and what they make.
 
 use std::fmt;
-use std::sync::Arc;
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -10,29 +10,36 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, KeyValue, global};
 use opentelemetry_sdk::Resource;
+#[cfg(feature = "logs")]
+use opentelemetry_sdk::logs::{LogProcessor, LoggerProviderBuilder, SdkLoggerProvider};
+#[cfg(feature = "metrics")]
+use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider};
 use opentelemetry_sdk::trace::{
-    Sampler, SdkTracerProvider, ShouldSample, Span, SpanData, SpanExporter, SpanProcessor,
+    Sampler, SdkTracerProvider, ShouldSample, SpanProcessor, TracerProviderBuilder,
 };
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::{Layer, SubscriberExt};
 
 use super::destination::{Destination, Protocol};
 use super::environment::Environment;
 use super::exporters::{Exporters, Settings};
+#[cfg(feature = "metrics")]
+use super::metrics;
 use super::queue::{Limits, Queue};
 use super::sampling::{self, ResampleRuns};
+use super::subscriber;
 use super::tail::TailSampling;
-use super::telemetry::Telemetry;
-use super::witness::Witness;
-use super::{Compression, InitError};
-use crate::logs::{ReplayedEvents, RunFilter};
+use super::telemetry::{Providers, Telemetry};
+use super::thread::ExportThread;
+use super::{Compression, InitError, Signal};
+use crate::logs::ReplayedEvents;
+#[cfg(feature = "logs")]
+use crate::logs::RunIdsProcessor;
 
 const SERVICE_NAME: &str = "service.name";
 const SERVICE_VERSION: &str = "service.version";
 const SERVICE_INSTANCE_ID: &str = "service.instance.id";
 
-/// Sets up [`Telemetry`]; from [`Telemetry::builder`]. What is set here goes before what the
-/// environment says.
+/// Sets up [`Telemetry`]; from [`Telemetry::builder`]. What is set here holds for all signals unless it
+/// says otherwise, and goes before what the environment says.
 ///
 /// ```no_run
 /// use workflow_otel::export::{Destination, Telemetry};
@@ -55,10 +62,20 @@ pub struct TelemetryBuilder {
     sample_ratio: Option<f64>,
     resample_runs: Option<f64>,
     tail: Option<TailSampling>,
-    processors: Vec<BoxedProcessor>,
     queue_size: Option<usize>,
     batch_size: Option<usize>,
     delay: Option<Duration>,
+    without: Vec<Signal>,
+    /// With the processors, readers and views that were given.
+    tracers: TracerProviderBuilder,
+    #[cfg(feature = "metrics")]
+    meters: MeterProviderBuilder,
+    #[cfg(feature = "metrics")]
+    has_readers: bool,
+    #[cfg(feature = "metrics")]
+    interval: Option<Duration>,
+    #[cfg(feature = "logs")]
+    loggers: LoggerProviderBuilder,
     replayed: ReplayedEvents,
 }
 
@@ -72,10 +89,19 @@ impl TelemetryBuilder {
             sample_ratio: None,
             resample_runs: None,
             tail: None,
-            processors: Vec::new(),
             queue_size: None,
             batch_size: None,
             delay: None,
+            without: Vec::new(),
+            tracers: SdkTracerProvider::builder(),
+            #[cfg(feature = "metrics")]
+            meters: SdkMeterProvider::builder(),
+            #[cfg(feature = "metrics")]
+            has_readers: false,
+            #[cfg(feature = "metrics")]
+            interval: None,
+            #[cfg(feature = "logs")]
+            loggers: SdkLoggerProvider::builder(),
             replayed: ReplayedEvents::default(),
         }
     }
@@ -93,8 +119,25 @@ impl TelemetryBuilder {
         self
     }
 
-    /// Sends to this address, such as `http://collector:4318`; for HTTP, `/v1/traces` is added.
-    /// Otherwise `OTEL_EXPORTER_OTLP_ENDPOINT`, or `localhost`.
+    /// Does not export this signal. Otherwise `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER` and
+    /// `OTEL_LOGS_EXPORTER` say so: `otlp` or `none`.
+    ///
+    /// ```
+    /// use workflow_otel::export::{Signal, Telemetry};
+    ///
+    /// // For a receiver that takes traces alone.
+    /// let builder = Telemetry::builder()
+    ///     .endpoint("http://jaeger:4318")
+    ///     .without(Signal::Metrics)
+    ///     .without(Signal::Logs);
+    /// ```
+    pub fn without(mut self, signal: Signal) -> Self {
+        self.without.push(signal);
+        self
+    }
+
+    /// Sends to this address, such as `http://collector:4318`; for HTTP, `/v1/traces` and the like are
+    /// added. Otherwise `OTEL_EXPORTER_OTLP_ENDPOINT`, or `localhost`.
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
         self.settings.endpoint = Some(endpoint.into());
         self
@@ -197,31 +240,72 @@ impl TelemetryBuilder {
     /// Adds a span processor before the one that exports, such as
     /// [`RunAttributesProcessor`](crate::RunAttributesProcessor).
     pub fn span_processor(mut self, processor: impl SpanProcessor + 'static) -> Self {
-        self.processors.push(BoxedProcessor(Box::new(processor)));
+        self.tracers = self.tracers.with_span_processor(processor);
         self
     }
 
-    /// How many spans may wait. Otherwise `OTEL_BSP_MAX_QUEUE_SIZE`, or 2048.
-    pub fn max_queue_size(mut self, spans: usize) -> Self {
-        self.queue_size = Some(spans);
+    /// Adds a log processor before the one that exports: what it adds to a record is exported.
+    #[cfg(feature = "logs")]
+    pub fn log_processor(mut self, processor: impl LogProcessor + 'static) -> Self {
+        self.loggers = self.loggers.with_log_processor(processor);
         self
     }
 
-    /// How many spans are sent at once, at most. Otherwise `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`, or 512.
-    pub fn max_batch_size(mut self, spans: usize) -> Self {
-        self.batch_size = Some(spans);
+    /// Adds to the meter provider: readers that metrics go to besides, such as one that serves them to
+    /// Prometheus, and views, which change buckets, attributes and names. Metrics are taken then, whether
+    /// they are exported or not.
+    ///
+    /// ```
+    /// use workflow_otel::export::Telemetry;
+    /// use workflow_otel::metric;
+    /// use workflow_otel::opentelemetry_sdk::metrics::{Instrument, Stream};
+    ///
+    /// let short = |instrument: &Instrument| {
+    ///     let wanted = instrument.name() == metric::WORKFLOW_DURATION;
+    ///     wanted.then(|| Stream::builder().with_cardinality_limit(100).build().ok())?
+    /// };
+    /// let builder = Telemetry::builder().meters(|provider| provider.with_view(short));
+    /// ```
+    #[cfg(feature = "metrics")]
+    pub fn meters(
+        mut self,
+        add: impl FnOnce(MeterProviderBuilder) -> MeterProviderBuilder,
+    ) -> Self {
+        self.meters = add(self.meters);
+        self.has_readers = true;
         self
     }
 
-    /// How long a span waits for others to be sent with. Otherwise `OTEL_BSP_SCHEDULE_DELAY`, or
-    /// 5 s.
+    /// How often metrics are collected and exported. Otherwise `OTEL_METRIC_EXPORT_INTERVAL`, or 60 s.
+    #[cfg(feature = "metrics")]
+    pub fn metric_interval(mut self, interval: Duration) -> Self {
+        self.interval = Some(interval);
+        self
+    }
+
+    /// How many spans may wait, and how many log records. Otherwise `OTEL_BSP_MAX_QUEUE_SIZE` and
+    /// `OTEL_BLRP_MAX_QUEUE_SIZE`, or 2048.
+    pub fn max_queue_size(mut self, items: usize) -> Self {
+        self.queue_size = Some(items);
+        self
+    }
+
+    /// How many of them are sent at once, at most. Otherwise `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` and
+    /// `OTEL_BLRP_MAX_EXPORT_BATCH_SIZE`, or 512.
+    pub fn max_batch_size(mut self, items: usize) -> Self {
+        self.batch_size = Some(items);
+        self
+    }
+
+    /// How long a span or log record waits for others to be sent with. Otherwise
+    /// `OTEL_BSP_SCHEDULE_DELAY`, or 5 s, and `OTEL_BLRP_SCHEDULE_DELAY`, or 1 s.
     pub fn schedule_delay(mut self, delay: Duration) -> Self {
         self.delay = Some(delay);
         self
     }
 
     /// What becomes of what workflow code logs again in replays, in the log that [`init`](Self::init) sets
-    /// up. Otherwise it is left out.
+    /// up and in what is exported of it. Otherwise it is left out.
     pub fn replayed_events(mut self, events: ReplayedEvents) -> Self {
         self.replayed = events;
         self
@@ -237,68 +321,167 @@ impl TelemetryBuilder {
         if has_global_provider() || INSTALLED.swap(true, Ordering::SeqCst) {
             return Err(InitError::AlreadyInstalled);
         }
-        let replayed = self.replayed;
-        let telemetry = self.build().inspect_err(|_| {
+        let (telemetry, remarks) = self.set_up(true).inspect_err(|_| {
             INSTALLED.store(false, Ordering::SeqCst);
         })?;
-        if telemetry.is_enabled() {
+        if telemetry.is_enabled(Signal::Traces) {
             global::set_tracer_provider(telemetry.tracer_provider().clone());
+        }
+        #[cfg(feature = "metrics")]
+        if telemetry.is_enabled(Signal::Metrics) {
+            global::set_meter_provider(telemetry.meter_provider().clone());
         }
         // The API's placeholder has no fields; nothing else tells that none was set.
         if !global::get_text_map_propagator(|p| p.fields().next().is_some()) {
             global::set_text_map_propagator(telemetry.propagator());
         }
-        install_subscriber(&telemetry, replayed);
+        subscriber::install(&telemetry);
+        tell(&remarks);
         Ok(telemetry)
     }
 
-    /// Sets up telemetry without installing anything: for
-    /// [`Telemetry::interceptor`], [`Telemetry::tracing_layer`], [`Telemetry::tracer_provider`].
+    /// Sets up telemetry without installing anything: for [`Telemetry::interceptor`], the providers and
+    /// the layers that it gives.
     ///
     /// # Errors
     ///
     /// A setting that cannot be used, or a thread that cannot be started. A receiver that cannot be
     /// reached is no error: it may be later.
     pub fn build(self) -> Result<Telemetry, InitError> {
+        let (telemetry, remarks) = self.set_up(false)?;
+        tell(&remarks);
+        Ok(telemetry)
+    }
+
+    /// Also what is to be told when there is a log.
+    fn set_up(
+        mut self,
+        #[cfg_attr(not(feature = "metrics"), expect(unused_variables))] globally: bool,
+    ) -> Result<(Telemetry, Vec<String>), InitError> {
         let env = Environment::of_process();
         let propagators = env.propagators()?;
         if env.is_disabled()? {
-            let provider = SdkTracerProvider::builder()
-                .with_sampler(Sampler::AlwaysOff)
-                .build();
-            return Ok(Telemetry::new(provider, None, propagators));
+            return Ok((
+                Telemetry::new(Providers::off(), Vec::new(), propagators, self.replayed),
+                Vec::new(),
+            ));
         }
-        let mut limits = self.limits(&env)?;
-        let resource = self.resource();
-        let sampler = self.sampler_or(&env)?;
-        let exporters = Exporters::new(self.settings, &env)?;
-        limits.patience = exporters.patience();
-        let queue = start(&exporters, &resource, limits)?;
-        let mut provider = SdkTracerProvider::builder()
-            .with_resource(resource)
-            .with_sampler(sampler);
-        for processor in self.processors {
-            provider = provider.with_span_processor(processor);
-        }
-        provider = match &self.tail {
-            Some(tail) => provider.with_span_processor(tail.processor(queue.clone())?),
-            None => provider.with_span_processor(queue.clone()),
+        let mut work = Work {
+            resource: self.resource(),
+            thread: ExportThread::new().map_err(InitError::Thread)?,
+            remarks: Vec::new(),
+            env,
         };
-        Ok(Telemetry::new(provider.build(), Some(queue), propagators))
+        // Providers are built when nothing can go wrong any more: one that is dropped waits for the thread.
+        let tracers = self.tracer_provider(&mut work)?;
+        #[cfg(feature = "logs")]
+        let loggers = self.logger_provider(&mut work)?;
+        #[cfg(feature = "metrics")]
+        let (meters, reader) = self.meter_provider(&mut work, globally)?;
+        let controls = work.thread.start().map_err(InitError::Thread)?;
+        let providers = Providers {
+            tracers: tracers.build(),
+            #[cfg(feature = "metrics")]
+            meters: match reader {
+                Some(reader) => meters.with_reader(reader.build()).build(),
+                None => meters.build(),
+            },
+            #[cfg(feature = "metrics")]
+            has_readers: self.has_readers,
+            #[cfg(feature = "logs")]
+            loggers: loggers.build(),
+        };
+        let telemetry = Telemetry::new(providers, controls, propagators, self.replayed);
+        Ok((telemetry, work.remarks))
     }
 
-    fn limits(&self, env: &Environment) -> Result<Limits, InitError> {
+    fn tracer_provider(&mut self, work: &mut Work) -> Result<TracerProviderBuilder, InitError> {
+        let Some(way) = self.way(Signal::Traces, work)? else {
+            return Ok(SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff));
+        };
+        let exporter = work.in_runtime(|resource| way.spans(resource))?;
+        let limits = self.limits(&work.env, "OTEL_BSP", Duration::from_secs(5))?;
+        let queue = Queue::open(&mut work.thread, Signal::Traces, exporter, limits);
+        let tracers = mem::take(&mut self.tracers)
+            .with_resource(work.resource.clone())
+            .with_sampler(self.sampler_or(&work.env)?);
+        Ok(match &self.tail {
+            Some(tail) => tracers.with_span_processor(tail.processor(queue)?),
+            None => tracers.with_span_processor(queue),
+        })
+    }
+
+    #[cfg(feature = "metrics")]
+    fn meter_provider(
+        &mut self,
+        work: &mut Work,
+        globally: bool,
+    ) -> Result<(MeterProviderBuilder, Option<metrics::ReaderBuilder>), InitError> {
+        let way = self.way(Signal::Metrics, work)?;
+        // The API does not tell whether one was set. The one that does nothing has nothing.
+        let is_set = || size_of_val(&*global::meter_provider()) > 0;
+        if globally && (way.is_some() || self.has_readers) && is_set() {
+            return Err(InitError::AlreadyInstalled);
+        }
+        let meters = mem::take(&mut self.meters).with_resource(work.resource.clone());
+        let Some(way) = way else {
+            return Ok((meters, None));
+        };
+        let interval = match self.interval {
+            Some(interval) => Some(interval),
+            None => work.env.metric_interval()?,
+        };
+        let interval = interval.unwrap_or(Duration::from_secs(60));
+        if interval.is_zero() {
+            return Err(InitError::invalid("the interval of metrics", "it is 0"));
+        }
+        let exporter = work.in_runtime(|_| way.metrics())?;
+        let reader = metrics::reader(&mut work.thread, exporter, interval);
+        Ok((meters, Some(reader)))
+    }
+
+    #[cfg(feature = "logs")]
+    fn logger_provider(&mut self, work: &mut Work) -> Result<LoggerProviderBuilder, InitError> {
+        let Some(way) = self.way(Signal::Logs, work)? else {
+            return Ok(SdkLoggerProvider::builder());
+        };
+        let exporter = work.in_runtime(|resource| way.logs(resource))?;
+        let limits = self.limits(&work.env, "OTEL_BLRP", Duration::from_secs(1))?;
+        let queue = Queue::open(&mut work.thread, Signal::Logs, exporter, limits);
+        Ok(mem::take(&mut self.loggers)
+            .with_resource(work.resource.clone())
+            .with_log_processor(RunIdsProcessor::new())
+            .with_log_processor(queue))
+    }
+
+    /// The way out for a signal, unless it is off.
+    fn way(&self, signal: Signal, work: &mut Work) -> Result<Option<Exporters>, InitError> {
+        if self.without.contains(&signal) || !work.env.is_exported(signal)? {
+            return Ok(None);
+        }
+        let destination = self.settings.destination.as_ref();
+        let off = destination.and_then(|to| to.off.iter().find(|(off, _)| *off == signal));
+        if let Some((_, why)) = off {
+            work.remarks
+                .push(format!("{signal} are not exported: {why}"));
+            return Ok(None);
+        }
+        Exporters::new(signal, &self.settings, &work.env).map(Some)
+    }
+
+    /// `set` is the beginning of the variables' names.
+    fn limits(&self, env: &Environment, set: &str, delay: Duration) -> Result<Limits, InitError> {
         let queue = match self.queue_size {
-            Some(spans) => spans,
-            None => env.queue_size()?.unwrap_or(2048),
+            Some(items) => items,
+            None => env.queue_size(set)?.unwrap_or(2048),
         };
         let batch = match self.batch_size {
-            Some(spans) => spans,
-            None => env.batch_size()?.unwrap_or(512),
+            Some(items) => items,
+            None => env.batch_size(set)?.unwrap_or(512),
         };
         let delay = match self.delay {
             Some(delay) => delay,
-            None => env.schedule_delay()?.unwrap_or(Duration::from_secs(5)),
+            None => env.schedule_delay(set)?.unwrap_or(delay),
         };
         for (what, is_zero) in [
             ("the size of the queue", queue == 0),
@@ -313,7 +496,6 @@ impl TelemetryBuilder {
             queue,
             batch: batch.min(queue),
             delay,
-            patience: Duration::MAX,
         })
     }
 
@@ -364,31 +546,29 @@ impl fmt::Debug for TelemetryBuilder {
             .field("headers", &headers)
             .field("service", &self.service)
             .field("tail_sampling", &self.tail)
+            .field("without", &self.without)
             .finish_non_exhaustive()
     }
 }
 
-/// Makes the exporter of spans, and starts the thread that drives it.
-fn start(exporters: &Exporters, resource: &Resource, limits: Limits) -> Result<Queue, InitError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(InitError::Thread)?;
-    let witness = Arc::new(Witness::default());
-    let built = {
-        let _current = runtime.enter();
-        witness.strictly(|| exporters.spans(&witness))
-    };
-    match built {
-        Ok(mut exporter) => {
-            exporter.set_resource(resource);
-            Queue::start(exporter, witness, runtime, limits).map_err(InitError::Thread)
-        }
-        Err(error) => {
-            // It cannot be dropped where another runtime is at work.
-            runtime.shutdown_background();
-            Err(error)
-        }
+/// What is at hand while telemetry is set up.
+struct Work {
+    env: Environment,
+    resource: Resource,
+    thread: ExportThread,
+    remarks: Vec<String>,
+}
+
+impl Work {
+    fn in_runtime<T>(&self, make: impl FnOnce(&Resource) -> T) -> T {
+        let _current = self.thread.enter();
+        make(&self.resource)
+    }
+}
+
+fn tell(remarks: &[String]) {
+    for remark in remarks {
+        tracing::info!(target: "workflow_otel", "{remark}");
     }
 }
 
@@ -408,55 +588,4 @@ fn has_global_provider() -> bool {
         .with_telemetry_suppressed();
     let span = global::tracer("workflow-otel").start_with_context("", &cx);
     opentelemetry::trace::Span::span_context(&span) != &parent
-}
-
-/// Sets up a log on standard error and the bridge, unless there is a subscriber.
-fn install_subscriber(telemetry: &Telemetry, replayed: ReplayedEvents) {
-    let wanted = std::env::var("RUST_LOG").ok();
-    let wanted = wanted.and_then(|filter| filter.parse::<Targets>().ok());
-    let info = || Targets::new().with_default(LevelFilter::INFO);
-    let log = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_filter(wanted.unwrap_or_else(info))
-        .with_filter(RunFilter::new().replayed(replayed));
-    let registry = tracing_subscriber::registry().with(log);
-    let installed = if telemetry.is_enabled() {
-        let bridge = telemetry.tracing_layer().with_filter(info());
-        tracing::subscriber::set_global_default(registry.with(bridge))
-    } else {
-        tracing::subscriber::set_global_default(registry)
-    };
-    if installed.is_err() && telemetry.is_enabled() {
-        tracing::debug!(
-            target: "workflow_otel",
-            "there is a tracing subscriber already; for its spans to be exported, set up \
-             telemetry with `build` and add its `tracing_layer`"
-        );
-    }
-}
-
-/// A processor of whatever kind, as the SDK takes them by type.
-#[derive(Debug)]
-struct BoxedProcessor(Box<dyn SpanProcessor>);
-
-impl SpanProcessor for BoxedProcessor {
-    fn on_start(&self, span: &mut Span, parent: &Context) {
-        self.0.on_start(span, parent);
-    }
-
-    fn on_end(&self, span: SpanData) {
-        self.0.on_end(span);
-    }
-
-    fn force_flush(&self) -> opentelemetry_sdk::error::OTelSdkResult {
-        self.0.force_flush()
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> opentelemetry_sdk::error::OTelSdkResult {
-        self.0.shutdown_with_timeout(timeout)
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.0.set_resource(resource);
-    }
 }

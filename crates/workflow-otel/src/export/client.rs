@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use opentelemetry::Context;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use tokio::runtime::Handle;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
@@ -100,6 +101,8 @@ impl HttpClient for Client {
 }
 
 fn exchange(agent: &ureq::Agent, request: Request<Bytes>) -> Result<Response<Bytes>, ureq::Error> {
+    // A log record of this would make another one.
+    let _suppressed = Context::enter_telemetry_suppressed_scope();
     let (head, body) = request.into_parts();
     let answer = agent.run(Request::from_parts(head, &body[..]))?;
     let (head, mut body) = answer.into_parts();

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use opentelemetry_sdk::trace::Sampler;
 
-use super::InitError;
 use super::destination::Protocol;
 use super::sampling;
+use super::{InitError, Signal};
 
 /// The variables that are looked at.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ impl Environment {
         Self(all.filter(|(_, value)| !value.is_empty()).collect())
     }
 
-    fn get(&self, variable: &str) -> Option<&str> {
+    pub(super) fn get(&self, variable: &str) -> Option<&str> {
         self.0.get(variable).map(String::as_str)
     }
 
@@ -45,10 +45,10 @@ impl Environment {
             .ok_or(InitError::MissingVariable { variable, purpose })
     }
 
-    /// The variable of the exporter that ends in `suffix`, the one for traces first, and its name.
-    fn exporter(&self, suffix: &str) -> Option<(String, &str)> {
+    /// The variable of the exporter that ends in `suffix`, the one for the signal first, and its name.
+    fn exporter(&self, signal: Signal, suffix: &str) -> Option<(String, &str)> {
         [
-            format!("OTEL_EXPORTER_OTLP_TRACES_{suffix}"),
+            format!("OTEL_EXPORTER_OTLP_{}_{suffix}", signal.in_variables()),
             format!("OTEL_EXPORTER_OTLP_{suffix}"),
         ]
         .into_iter()
@@ -74,26 +74,28 @@ impl Environment {
         }
     }
 
-    /// `OTEL_SDK_DISABLED`, or `OTEL_TRACES_EXPORTER` saying that there is none.
+    /// `OTEL_SDK_DISABLED`.
     pub(super) fn is_disabled(&self) -> Result<bool, InitError> {
         const DISABLED: &str = "OTEL_SDK_DISABLED";
-        if let Some(value) = self.get(DISABLED)
-            && Self::truth(DISABLED, value)?
-        {
-            return Ok(true);
-        }
-        match self.get("OTEL_TRACES_EXPORTER") {
-            None | Some("otlp") => Ok(false),
-            Some("none") => Ok(true),
+        let value = self.get(DISABLED);
+        value.map_or(Ok(false), |value| Self::truth(DISABLED, value))
+    }
+
+    /// Whether a signal is exported by OTLP: not where its variable says that there is no exporter.
+    pub(super) fn is_exported(&self, signal: Signal) -> Result<bool, InitError> {
+        let name = format!("OTEL_{}_EXPORTER", signal.in_variables());
+        match self.get(&name) {
+            None | Some("otlp") => Ok(true),
+            Some("none") => Ok(false),
             Some(other) => Err(InitError::invalid(
-                "OTEL_TRACES_EXPORTER",
+                name,
                 format!("{other:?} is not supported; there are otlp and none"),
             )),
         }
     }
 
-    pub(super) fn protocol(&self) -> Result<Protocol, InitError> {
-        match self.exporter("PROTOCOL") {
+    pub(super) fn protocol(&self, signal: Signal) -> Result<Protocol, InitError> {
+        match self.exporter(signal, "PROTOCOL") {
             None | Some((_, "http/protobuf")) => Ok(Protocol::HttpProtobuf),
             Some((_, "grpc")) => Ok(Protocol::Grpc),
             Some((name, other)) => Err(InitError::invalid(
@@ -104,33 +106,37 @@ impl Environment {
     }
 
     /// The address, to see whether TLS is spoken.
-    pub(super) fn endpoint(&self) -> Option<String> {
-        self.exporter("ENDPOINT").map(|(_, value)| value.to_owned())
+    pub(super) fn endpoint(&self, signal: Signal) -> Option<String> {
+        let found = self.exporter(signal, "ENDPOINT");
+        found.map(|(_, value)| value.to_owned())
     }
 
     /// Whether TLS is not spoken to an address without a scheme.
-    pub(super) fn is_insecure(&self) -> bool {
-        self.exporter("INSECURE")
+    pub(super) fn is_insecure(&self, signal: Signal) -> bool {
+        self.exporter(signal, "INSECURE")
             .is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"))
     }
 
     /// How long an export may take. The variable is in milliseconds.
-    pub(super) fn timeout(&self) -> Result<Option<Duration>, InitError> {
-        let Some((name, _)) = self.exporter("TIMEOUT") else {
-            return Ok(None);
-        };
-        Ok(self.number(&name)?.map(Duration::from_millis))
+    pub(super) fn timeout(&self, signal: Signal) -> Result<Option<Duration>, InitError> {
+        match self.exporter(signal, "TIMEOUT") {
+            Some((name, _)) => self.milliseconds(&name),
+            None => Ok(None),
+        }
     }
 
     /// The path of a file with the certificates to trust.
-    pub(super) fn certificate(&self) -> Option<(String, &str)> {
-        self.exporter("CERTIFICATE")
+    pub(super) fn certificate(&self, signal: Signal) -> Option<(String, &str)> {
+        self.exporter(signal, "CERTIFICATE")
     }
 
     /// The paths of the files with the certificate to show and its key.
-    pub(super) fn client_certificate(&self) -> Result<Option<[(String, &str); 2]>, InitError> {
+    pub(super) fn client_certificate(
+        &self,
+        signal: Signal,
+    ) -> Result<Option<[(String, &str); 2]>, InitError> {
         let names = ["CLIENT_CERTIFICATE", "CLIENT_KEY"];
-        match names.map(|name| self.exporter(name)) {
+        match names.map(|name| self.exporter(signal, name)) {
             [Some(chain), Some(key)] => Ok(Some([chain, key])),
             [None, None] => Ok(None),
             [Some((name, _)), None] | [None, Some((name, _))] => Err(InitError::invalid(
@@ -140,17 +146,28 @@ impl Environment {
         }
     }
 
-    pub(super) fn queue_size(&self) -> Result<Option<usize>, InitError> {
-        self.number("OTEL_BSP_MAX_QUEUE_SIZE")
+    /// How many items may wait, `OTEL_BSP_MAX_QUEUE_SIZE`; `set` is `OTEL_BSP` for spans and `OTEL_BLRP` for
+    /// log records.
+    pub(super) fn queue_size(&self, set: &str) -> Result<Option<usize>, InitError> {
+        self.number(&format!("{set}_MAX_QUEUE_SIZE"))
     }
 
-    pub(super) fn batch_size(&self) -> Result<Option<usize>, InitError> {
-        self.number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE")
+    pub(super) fn batch_size(&self, set: &str) -> Result<Option<usize>, InitError> {
+        self.number(&format!("{set}_MAX_EXPORT_BATCH_SIZE"))
     }
 
-    pub(super) fn schedule_delay(&self) -> Result<Option<Duration>, InitError> {
-        let delay = self.number("OTEL_BSP_SCHEDULE_DELAY")?;
-        Ok(delay.map(Duration::from_millis))
+    pub(super) fn schedule_delay(&self, set: &str) -> Result<Option<Duration>, InitError> {
+        self.milliseconds(&format!("{set}_SCHEDULE_DELAY"))
+    }
+
+    /// The SDK's periodic reader reads it for itself alone.
+    #[cfg(feature = "metrics")]
+    pub(super) fn metric_interval(&self) -> Result<Option<Duration>, InitError> {
+        self.milliseconds(opentelemetry_sdk::metrics::OTEL_METRIC_EXPORT_INTERVAL)
+    }
+
+    fn milliseconds(&self, variable: &str) -> Result<Option<Duration>, InitError> {
+        Ok(self.number(variable)?.map(Duration::from_millis))
     }
 
     pub(super) fn sampler(&self) -> Result<Option<Sampler>, InitError> {
@@ -245,17 +262,21 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem"),
         ]);
         assert!(env.is_disabled().unwrap());
-        assert_eq!(env.timeout().unwrap(), Some(Duration::from_millis(1500)));
-        assert_eq!(env.protocol().unwrap(), Protocol::Grpc);
-        assert_eq!(env.queue_size().unwrap(), Some(10));
-        assert_eq!(env.batch_size().unwrap(), Some(5));
-        let delay = env.schedule_delay().unwrap();
+        assert_eq!(
+            env.timeout(Signal::Traces).unwrap(),
+            Some(Duration::from_millis(1500))
+        );
+        assert_eq!(env.protocol(Signal::Traces).unwrap(), Protocol::Grpc);
+        assert_eq!(env.protocol(Signal::Logs).unwrap(), Protocol::HttpProtobuf);
+        assert_eq!(env.queue_size("OTEL_BSP").unwrap(), Some(10));
+        assert_eq!(env.batch_size("OTEL_BSP").unwrap(), Some(5));
+        let delay = env.schedule_delay("OTEL_BSP").unwrap();
         assert_eq!(delay, Some(Duration::from_millis(250)));
         let sampler = format!("{:?}", env.sampler().unwrap());
         assert_eq!(sampler, "Some(ParentBased(TraceIdRatioBased(0.25)))");
         let propagators = env.propagators().unwrap();
         assert!(propagators.baggage && !propagators.trace_context);
-        assert_eq!(env.certificate().unwrap().1, "/ca.pem");
+        assert_eq!(env.certificate(Signal::Traces).unwrap().1, "/ca.pem");
     }
 
     #[test]
@@ -268,7 +289,7 @@ mod tests {
         ]);
         assert!(!env.is_disabled().unwrap());
         assert!(env.sampler().unwrap().is_none());
-        assert_eq!(env.endpoint().unwrap(), "http://c");
+        assert_eq!(env.endpoint(Signal::Traces).unwrap(), "http://c");
         assert_eq!(env.propagators().unwrap(), Propagators::ALL);
     }
 
@@ -277,25 +298,31 @@ mod tests {
         let of = |variable: &str, value: &str| env(&[(variable, value)]);
         let errors = [
             of("OTEL_SDK_DISABLED", "yes").is_disabled().map(drop),
-            of("OTEL_TRACES_EXPORTER", "zipkin").is_disabled().map(drop),
+            of("OTEL_METRICS_EXPORTER", "console")
+                .is_exported(Signal::Metrics)
+                .map(drop),
             of("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
-                .protocol()
+                .protocol(Signal::Traces)
                 .map(drop),
             of("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem")
-                .client_certificate()
+                .client_certificate(Signal::Traces)
                 .map(drop),
-            of("OTEL_EXPORTER_OTLP_TIMEOUT", "10s").timeout().map(drop),
-            of("OTEL_BSP_MAX_QUEUE_SIZE", "-1").queue_size().map(drop),
+            of("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "10s")
+                .timeout(Signal::Logs)
+                .map(drop),
+            of("OTEL_BLRP_MAX_QUEUE_SIZE", "-1")
+                .queue_size("OTEL_BLRP")
+                .map(drop),
             of("OTEL_TRACES_SAMPLER", "xray").sampler().map(drop),
             of("OTEL_PROPAGATORS", "b3").propagators().map(drop),
         ];
         let names = [
             "OTEL_SDK_DISABLED",
-            "OTEL_TRACES_EXPORTER",
+            "OTEL_METRICS_EXPORTER",
             "OTEL_EXPORTER_OTLP_PROTOCOL",
             "OTEL_EXPORTER_OTLP_CLIENT_KEY",
-            "OTEL_EXPORTER_OTLP_TIMEOUT",
-            "OTEL_BSP_MAX_QUEUE_SIZE",
+            "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT",
+            "OTEL_BLRP_MAX_QUEUE_SIZE",
             "OTEL_TRACES_SAMPLER",
             "OTEL_PROPAGATORS",
         ];

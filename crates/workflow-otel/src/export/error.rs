@@ -22,11 +22,11 @@ pub enum InitError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A global tracer provider is there already, of this crate's making or the application's own.
-    /// It is not replaced. Give it to
+    /// A global tracer provider is there already, of this crate's making or the application's own; or a
+    /// global meter provider, where metrics are on. It is not replaced. Give it to
     /// [`OtelInterceptor::builder`](crate::OtelInterceptor::builder), or use
     /// [`TelemetryBuilder::build`](super::TelemetryBuilder::build), which installs nothing.
-    #[error("a global tracer provider is set already, and is not replaced")]
+    #[error("a global tracer or meter provider is set already, and is not replaced")]
     AlreadyInstalled,
     /// The thread that exports could not be started.
     #[error("the export thread cannot be started")]

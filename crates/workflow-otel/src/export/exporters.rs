@@ -11,19 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
-use opentelemetry_otlp::{
-    ExporterBuildError, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig,
-};
+use opentelemetry_otlp::{ExporterBuildError, RetryPolicy, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::Resource;
 
 use super::client::{self, Client};
+use super::courier::Watched;
 use super::destination::{Compression, Destination, Protocol, header_map};
 use super::environment::Environment;
 use super::error::InitError;
+use super::signal::Signal;
 use super::witness::{RETRIES, Witness};
 
 const AGENT: &str = concat!("workflow-otel/", env!("CARGO_PKG_VERSION"));
-/// The path of traces in OTLP over HTTP.
-pub(super) const TRACES: &str = "/v1/traces";
 /// The longest pause that a receiver may ask for; `opentelemetry-otlp` has it so.
 const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(30);
 
@@ -53,13 +52,13 @@ pub(super) struct Tls {
 
 impl Tls {
     /// These, and what the environment says where code does not.
-    fn or_of(self, env: &Environment) -> Result<Self, InitError> {
-        let trusted = match self.trusted {
-            Some(pem) => Some(pem),
-            None => env.certificate().map(read).transpose()?,
+    fn or_of(&self, env: &Environment, signal: Signal) -> Result<Self, InitError> {
+        let trusted = match &self.trusted {
+            Some(pem) => Some(pem.clone()),
+            None => env.certificate(signal).map(read).transpose()?,
         };
-        let identity = match (self.identity, env.client_certificate()?) {
-            (Some(identity), _) => Some(identity),
+        let identity = match (&self.identity, env.client_certificate(signal)?) {
+            (Some(identity), _) => Some(identity.clone()),
             (None, Some([chain, key])) => Some((read(chain)?, read(key)?)),
             (None, None) => None,
         };
@@ -67,8 +66,9 @@ impl Tls {
     }
 }
 
-/// Makes exporters that send to one receiver.
+/// The way to the receiver of a signal.
 pub(super) struct Exporters {
+    signal: Signal,
     protocol: Protocol,
     /// Where to send, if code says so.
     destination: Option<Destination>,
@@ -82,15 +82,18 @@ pub(super) struct Exporters {
 }
 
 impl Exporters {
-    pub(super) fn new(settings: Settings, env: &Environment) -> Result<Self, InitError> {
-        let whole = settings.destination.is_some();
+    pub(super) fn new(
+        signal: Signal,
+        settings: &Settings,
+        env: &Environment,
+    ) -> Result<Self, InitError> {
         let protocol = match (&settings.destination, settings.protocol) {
             (Some(destination), _) => destination.protocol,
             (None, Some(protocol)) => protocol,
-            (None, None) => env.protocol()?,
+            (None, None) => env.protocol(signal)?,
         };
-        let (destination, blame) = match (settings.destination, settings.endpoint) {
-            (Some(destination), _) => (Some(destination), "the destination's endpoint"),
+        let (destination, blame) = match (&settings.destination, &settings.endpoint) {
+            (Some(destination), _) => (Some(destination.clone()), "the destination's endpoint"),
             (None, Some(endpoint)) => (Some(Destination::of(protocol, endpoint)), "the endpoint"),
             (None, None) => (None, ""),
         };
@@ -98,36 +101,36 @@ impl Exporters {
             destination.check(blame)?;
         }
         let mut headers = match &destination {
-            Some(destination) => destination.header_map()?,
+            Some(destination) => destination.header_map(signal)?,
             None => HeaderMap::new(),
         };
         headers.extend(header_map(&settings.headers)?);
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         let timeout = match settings.timeout {
             Some(timeout) => timeout,
-            None => env.timeout()?.unwrap_or(Duration::from_secs(10)),
+            None => env.timeout(signal)?.unwrap_or(Duration::from_secs(10)),
         };
         if timeout.is_zero() {
             return Err(InitError::invalid("the timeout of exports", "it is 0"));
         }
         // What is longer cannot be told to a receiver.
         let timeout = timeout.min(LONGEST_TIMEOUT);
-        let tls = settings.tls.or_of(env)?;
+        let tls = settings.tls.or_of(env, signal)?;
         let agent = client::agent(timeout, &tls)?;
-        let address = destination.as_ref().map(|to| to.url().to_owned());
-        let address = address.or_else(|| env.endpoint());
+        let address = destination.as_ref().map(|to| to.url(signal));
+        let address = address.or_else(|| env.endpoint(signal));
         let plain = address.is_none_or(|address| {
-            address.starts_with("http://") || (!address.contains("://") && env.is_insecure())
+            address.starts_with("http://") || (!address.contains("://") && env.is_insecure(signal))
         });
+        let compression = destination.as_ref().and_then(|to| to.compression);
         Ok(Self {
+            signal,
             protocol,
-            compression: settings
-                .compression
-                .or(destination.as_ref().and_then(|to| to.compression)),
+            compression: settings.compression.or(compression),
             destination,
             headers: Headers {
                 own: headers,
-                whole,
+                whole: settings.destination.is_some(),
             },
             timeout,
             agent,
@@ -136,37 +139,54 @@ impl Exporters {
     }
 
     /// How long one export may take, with all of its attempts and the pauses that a receiver asks for.
-    pub(super) fn patience(&self) -> Duration {
+    fn patience(&self) -> Duration {
         let retries = RETRIES as u32;
         let attempts = self.timeout.saturating_mul(retries + 1);
         attempts.saturating_add(LONGEST_ASKED_PAUSE * (retries + 1))
     }
 
-    /// An exporter of spans. For gRPC it is to be made in the context of the runtime that drives it.
-    pub(super) fn spans(&self, witness: &Arc<Witness>) -> Result<SpanExporter, InitError> {
-        let built = match self.protocol {
-            Protocol::HttpProtobuf => {
-                let builder = SpanExporter::builder().with_http();
-                self.http(builder, TRACES, witness).build()
-            }
-            #[cfg(feature = "otlp-grpc")]
-            Protocol::Grpc => {
-                let builder = SpanExporter::builder().with_tonic();
-                self.grpc(builder, witness).build()
-            }
-            #[cfg(not(feature = "otlp-grpc"))]
-            Protocol::Grpc => return Err(no_grpc()),
-        };
-        built.map_err(unusable)
+    pub(super) fn spans(
+        &self,
+        resource: &Resource,
+    ) -> Result<Watched<opentelemetry_otlp::SpanExporter>, InitError> {
+        use opentelemetry_sdk::trace::SpanExporter as _;
+        let mut made = exporter!(self, opentelemetry_otlp::SpanExporter)?;
+        made.exporter.set_resource(resource);
+        Ok(made)
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(super) fn metrics(&self) -> Result<Watched<opentelemetry_otlp::MetricExporter>, InitError> {
+        exporter!(self, opentelemetry_otlp::MetricExporter)
+    }
+
+    #[cfg(feature = "logs")]
+    pub(super) fn logs(
+        &self,
+        resource: &Resource,
+    ) -> Result<Watched<opentelemetry_otlp::LogExporter>, InitError> {
+        use opentelemetry_sdk::logs::LogExporter as _;
+        let mut made = exporter!(self, opentelemetry_otlp::LogExporter)?;
+        made.exporter.set_resource(resource);
+        Ok(made)
+    }
+
+    /// Has `build` make an exporter, strictly, and watches it from then on.
+    fn watched<E>(
+        &self,
+        build: impl FnOnce(&Arc<Witness>) -> Result<E, ExporterBuildError>,
+    ) -> Result<Watched<E>, InitError> {
+        let witness = Arc::new(Witness::default());
+        let exporter = witness.strictly(|| build(&witness).map_err(unusable))?;
+        Ok(Watched {
+            exporter,
+            witness,
+            patience: self.patience(),
+        })
     }
 
     /// What is said to the builder of an exporter over HTTP, whichever the signal.
-    fn http<B: WithExportConfig + WithHttpConfig>(
-        &self,
-        builder: B,
-        path: &str,
-        witness: &Arc<Witness>,
-    ) -> B {
+    fn http<B: WithExportConfig + WithHttpConfig>(&self, builder: B, witness: &Arc<Witness>) -> B {
         let client = Client::new(
             self.agent.clone(),
             self.headers.clone(),
@@ -179,7 +199,7 @@ impl Exporters {
             .with_timeout(self.patience())
             .with_retry_policy(policy());
         if let Some(destination) = &self.destination {
-            builder = builder.with_endpoint(destination.url_of(path));
+            builder = builder.with_endpoint(destination.url(self.signal));
         }
         match self.compression {
             Some(Compression::Gzip) => {
@@ -215,7 +235,7 @@ impl Exporters {
             .with_timeout(self.patience())
             .with_retry_policy(policy());
         if let Some(destination) = &self.destination {
-            builder = builder.with_endpoint(destination.url());
+            builder = builder.with_endpoint(destination.url(self.signal));
         }
         if let Some(tls) = &self.tls {
             // Without a word it trusts nobody.
@@ -233,6 +253,27 @@ impl Exporters {
         builder.with_compression(opentelemetry_otlp::Compression::Gzip)
     }
 }
+
+/// An exporter of this type, whose builders for the three signals are three types of the same form. For
+/// gRPC it is to be made in the context of the runtime that drives it.
+macro_rules! exporter {
+    ($way:expr, $exporter:ty) => {
+        match $way.protocol {
+            Protocol::HttpProtobuf => $way.watched(|witness| {
+                let builder = <$exporter>::builder().with_http();
+                $way.http(builder, witness).build()
+            }),
+            #[cfg(feature = "otlp-grpc")]
+            Protocol::Grpc => $way.watched(|witness| {
+                let builder = <$exporter>::builder().with_tonic();
+                $way.grpc(builder, witness).build()
+            }),
+            #[cfg(not(feature = "otlp-grpc"))]
+            Protocol::Grpc => Err(no_grpc()),
+        }
+    };
+}
+use exporter;
 
 fn policy() -> RetryPolicy {
     RetryPolicy::recommended().with_max_retries(RETRIES)

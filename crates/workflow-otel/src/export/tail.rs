@@ -82,7 +82,7 @@ impl TailSampling {
         self
     }
 
-    pub(super) fn processor(&self, next: Queue) -> Result<TailProcessor, InitError> {
+    pub(super) fn processor(&self, next: Queue<SpanData>) -> Result<TailProcessor, InitError> {
         Ok(TailProcessor {
             ratio: sampling::ratio("the ratio of tail sampling", self.ratio)?,
             settings: self.clone(),
@@ -96,7 +96,7 @@ impl TailSampling {
 pub(super) struct TailProcessor {
     settings: TailSampling,
     ratio: Sampler,
-    next: Queue,
+    next: Queue<SpanData>,
     state: Mutex<State>,
 }
 

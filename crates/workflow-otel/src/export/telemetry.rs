@@ -2,30 +2,82 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::time::Duration;
 
+use opentelemetry::Context;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::trace::noop::NoopTracerProvider;
+#[cfg(feature = "logs")]
+use opentelemetry_sdk::logs::SdkLoggerProvider;
+#[cfg(feature = "metrics")]
+use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing::Subscriber;
 use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
+use super::Signal;
 use super::builder::TelemetryBuilder;
+use super::control::{Clock, Control, block_on};
 use super::environment::Propagators;
-use super::queue::Queue;
 use super::report::{ExportStats, Report};
+use super::reporter;
+#[cfg(feature = "metrics")]
+use crate::MetricSelection;
 use crate::OtelInterceptor;
+#[cfg(feature = "logs")]
+use crate::logs::appender_layer;
+use crate::logs::{ReplayedEvents, RunFilter};
 use crate::traces::bridge::tracing_layer;
 
-/// How long a guard that is dropped waits for the spans that are left.
+/// How long a guard that is dropped waits for what is left.
 const DROP_DEADLINE: Duration = Duration::from_secs(5);
-/// The most of a shutdown's time that is kept for spans.
+/// The most of a shutdown's time that is kept for the delivery.
 const LONGEST_RESERVE: Duration = Duration::from_secs(5);
+/// How long after the deadline an answer is waited for.
+const GRACE: Duration = Duration::from_millis(500);
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Where the signals are made. One that is off has a provider that does nothing.
+pub(super) struct Providers {
+    pub(super) tracers: SdkTracerProvider,
+    #[cfg(feature = "metrics")]
+    pub(super) meters: SdkMeterProvider,
+    /// Metrics are read by others too.
+    #[cfg(feature = "metrics")]
+    pub(super) has_readers: bool,
+    #[cfg(feature = "logs")]
+    pub(super) loggers: SdkLoggerProvider,
+}
+
+impl Providers {
+    pub(super) fn off() -> Self {
+        Self {
+            tracers: SdkTracerProvider::builder()
+                .with_sampler(Sampler::AlwaysOff)
+                .build(),
+            #[cfg(feature = "metrics")]
+            meters: SdkMeterProvider::default(),
+            #[cfg(feature = "metrics")]
+            has_readers: false,
+            #[cfg(feature = "logs")]
+            loggers: SdkLoggerProvider::builder().build(),
+        }
+    }
+
+    /// Makes what is done with them later do nothing. The queues are through, so this does not block.
+    fn shut_down(&self) {
+        let _ = self.tracers.shutdown_with_timeout(Duration::ZERO);
+        #[cfg(feature = "metrics")]
+        let _ = self.meters.shutdown_with_timeout(Duration::ZERO);
+        #[cfg(feature = "logs")]
+        let _ = self.loggers.shutdown_with_timeout(Duration::ZERO);
+    }
+}
 
 /// Export at work; made by [`init`](super::init) or [`Telemetry::builder`].
 ///
@@ -33,10 +85,11 @@ type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// its thread for up to 5 s to deliver what is left, and logs a warning.
 #[must_use = "dropping it ends export"]
 pub struct Telemetry {
-    provider: SdkTracerProvider,
-    /// `None` where telemetry is switched off.
-    queue: Option<Queue>,
+    providers: Providers,
+    /// Of the signals that are exported.
+    controls: Vec<Control>,
     propagators: Propagators,
+    replayed: ReplayedEvents,
     before: Vec<Work>,
     is_shut_down: bool,
 }
@@ -48,45 +101,82 @@ impl Telemetry {
     }
 
     pub(super) fn new(
-        provider: SdkTracerProvider,
-        queue: Option<Queue>,
+        providers: Providers,
+        controls: Vec<Control>,
         propagators: Propagators,
+        replayed: ReplayedEvents,
     ) -> Self {
         Self {
-            provider,
-            queue,
+            providers,
+            controls,
             propagators,
+            replayed,
             before: Vec::new(),
             is_shut_down: false,
         }
     }
 
-    /// An interceptor, for clients and workers, whose spans are exported here.
+    /// An interceptor, for clients and workers, whose spans and metrics are exported here.
     ///
-    /// For one with other settings, give [`tracer_provider`](Self::tracer_provider) and
-    /// [`propagator`](Self::propagator) to [`OtelInterceptor::builder`].
+    /// For one with other settings, give [`tracer_provider`](Self::tracer_provider),
+    /// `meter_provider` and [`propagator`](Self::propagator) to [`OtelInterceptor::builder`].
     #[must_use]
     pub fn interceptor(&self) -> OtelInterceptor {
         let builder = OtelInterceptor::builder().propagator(self.propagator());
-        if self.is_enabled() {
-            builder.tracer_provider(&self.provider).build()
+        let builder = if self.is_enabled(Signal::Traces) {
+            builder.tracer_provider(&self.providers.tracers)
         } else {
             // Contexts go through runs all the same.
-            builder.tracer_provider(&NoopTracerProvider::new()).build()
-        }
+            builder.tracer_provider(&NoopTracerProvider::new())
+        };
+        #[cfg(feature = "metrics")]
+        let builder = if self.is_enabled(Signal::Metrics) {
+            builder.meter_provider(&self.providers.meters)
+        } else {
+            builder.metrics(MetricSelection::None)
+        };
+        builder.build()
     }
 
-    /// Whether spans are exported: not where `OTEL_SDK_DISABLED` is `true`, or
-    /// `OTEL_TRACES_EXPORTER` is `none`.
+    /// Whether a signal goes anywhere. One is off where `OTEL_SDK_DISABLED` is `true`, where
+    /// [`without`](TelemetryBuilder::without) or a variable such as `OTEL_TRACES_EXPORTER` says so, where
+    /// the destination does not take it, and where this build cannot export it.
     #[must_use]
-    pub fn is_enabled(&self) -> bool {
-        self.queue.is_some()
+    pub fn is_enabled(&self, signal: Signal) -> bool {
+        #[cfg(feature = "metrics")]
+        if signal == Signal::Metrics && self.providers.has_readers {
+            return true;
+        }
+        self.control(signal).is_some()
+    }
+
+    fn clock(&self) -> Option<&Clock> {
+        self.controls.first().map(|control| &control.clock)
+    }
+
+    fn control(&self, signal: Signal) -> Option<&Control> {
+        let mut controls = self.controls.iter();
+        controls.find(|control| control.account.signal == signal)
     }
 
     /// The provider of tracers, for the application's own spans.
     #[must_use]
     pub fn tracer_provider(&self) -> &SdkTracerProvider {
-        &self.provider
+        &self.providers.tracers
+    }
+
+    /// The provider of meters, for the application's own metrics. The interceptor's are made with it too.
+    #[cfg(feature = "metrics")]
+    #[must_use]
+    pub fn meter_provider(&self) -> &SdkMeterProvider {
+        &self.providers.meters
+    }
+
+    /// The provider of loggers, for what hands log records to OpenTelemetry.
+    #[cfg(feature = "logs")]
+    #[must_use]
+    pub fn logger_provider(&self) -> &SdkLoggerProvider {
+        &self.providers.loggers
     }
 
     /// What carries context: W3C trace context and baggage, unless `OTEL_PROPAGATORS` says otherwise.
@@ -120,24 +210,82 @@ impl Telemetry {
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
     {
-        tracing_layer(&self.provider)
+        tracing_layer(&self.providers.tracers)
     }
 
-    /// What became of the spans so far.
+    /// Which events of runs are logged.
+    pub(super) fn run_filter(&self) -> RunFilter {
+        RunFilter::new().replayed(self.replayed)
+    }
+
+    /// A layer that exports `tracing` events as log records, for a subscriber of the application's own.
+    /// Each has the ids of the run, the step and the span that it was made in, and what a replay repeats
+    /// is treated as [`replayed_events`](TelemetryBuilder::replayed_events) says.
+    ///
+    /// ```no_run
+    /// use tracing_subscriber::prelude::*;
+    /// use workflow_otel::export::Telemetry;
+    ///
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let telemetry = Telemetry::builder().build()?;
+    /// tracing_subscriber::registry()
+    ///     .with(telemetry.tracing_layer())
+    ///     .with(telemetry.log_layer())
+    ///     .try_init()?;
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "logs")]
+    pub fn log_layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+    {
+        appender_layer(&self.providers.loggers, self.run_filter())
+    }
+
+    /// What became of a signal so far.
+    ///
+    /// ```
+    /// use workflow_otel::export::{Signal, Telemetry};
+    ///
+    /// # fn example(telemetry: &Telemetry) {
+    /// let spans = telemetry.stats(Signal::Traces);
+    /// println!("{} spans wait, {} were lost", spans.queued, spans.lost());
+    /// # }
+    /// ```
     #[must_use]
-    pub fn stats(&self) -> ExportStats {
-        self.queue.as_ref().map(Queue::stats).unwrap_or_default()
+    pub fn stats(&self, signal: Signal) -> ExportStats {
+        let control = self.control(signal);
+        control.map_or_else(ExportStats::default, |control| control.account.stats())
     }
 
-    /// Sends what has ended so far without waiting for a batch to fill. `false` if that was not done
-    /// within `limit`: it goes on in the background.
+    /// Sends what has ended so far, and metrics as they are now, without waiting for a batch to fill or
+    /// an interval to end. `false` if that was not done within `limit`: it goes on in the background.
     ///
     /// Dropping the future changes nothing.
     pub async fn flush(&self, limit: Duration) -> bool {
-        match &self.queue {
-            Some(queue) => queue.flush(limit).await,
-            None => true,
-        }
+        let Some(clock) = self.clock() else {
+            return true;
+        };
+        let queues = self.controls.iter();
+        let queues = queues.filter(|control| control.account.signal != Signal::Metrics);
+        let flushes: Vec<_> = queues.map(Control::flush).collect();
+        // Only their reader can collect them.
+        #[cfg(feature = "metrics")]
+        let metrics = {
+            let meters = self.providers.meters.clone();
+            clock.aside(move || {
+                let _ = meters.force_flush();
+            })
+        };
+        let all = async {
+            for flush in flushes {
+                flush.await;
+            }
+            // Or a callback panicked.
+            #[cfg(feature = "metrics")]
+            let _ = metrics.await;
+        };
+        clock.within(limit, all).await.is_some()
     }
 
     /// Has [`shutdown`](Self::shutdown) wait for `work` before it ends export: for workers, whose
@@ -157,11 +305,11 @@ impl Telemetry {
     }
 
     /// Ends export within `deadline`: first waits for what was handed to
-    /// [`before_shutdown`](Self::before_shutdown), then delivers every span that has ended. Answers
-    /// what became of all spans; that some were lost is in the log too, and is an error only
-    /// [where asked for](Report::into_result).
+    /// [`before_shutdown`](Self::before_shutdown), then delivers every span that has ended, every log
+    /// record, and a last collection of metrics. Answers what became of all of them; that something was
+    /// lost is in the log too, and is an error only [where asked for](Report::into_result).
     ///
-    /// A quarter of the time, at most 5 s, is kept for the spans; work that is not done by then is
+    /// A quarter of the time, at most 5 s, is kept for the delivery; work that is not done by then is
     /// dropped. A receiver that cannot be reached is tried four times in a row, then given up.
     /// Works on any runtime, single-threaded ones included, and on none. Dropping the future does what
     /// dropping the guard does.
@@ -175,12 +323,12 @@ impl Telemetry {
     /// ```
     pub async fn shutdown(mut self, deadline: Duration) -> Report {
         let start = std::time::Instant::now();
-        let for_spans = (deadline / 4).min(LONGEST_RESERVE);
+        let reserve = (deadline / 4).min(LONGEST_RESERVE);
         let mut late = false;
-        for work in std::mem::take(&mut self.before) {
-            let left = (deadline - for_spans).saturating_sub(start.elapsed());
-            match &self.queue {
-                Some(queue) => late |= queue.within(left, work).await.is_none(),
+        for work in mem::take(&mut self.before) {
+            let left = (deadline - reserve).saturating_sub(start.elapsed());
+            match self.clock() {
+                Some(clock) => late |= clock.within(left, work).await.is_none(),
                 None => work.await,
             }
         }
@@ -190,15 +338,37 @@ impl Telemetry {
                 "work was not done in time for the shutdown of telemetry, and was dropped"
             );
         }
-        let left = deadline.saturating_sub(start.elapsed());
-        // Before the guard is marked: if this future is dropped, `drop` does the rest.
-        let report = match &self.queue {
-            Some(queue) => queue.stop(left).await,
-            None => Report::new(ExportStats::default(), 0, ""),
-        };
+        let report = self.stop(deadline.saturating_sub(start.elapsed())).await;
+        // Not before: if this future is dropped, `drop` does the rest.
         self.is_shut_down = true;
-        // Makes later spans no-ops. The queue is through, so this does not block.
-        let _ = self.provider.shutdown_with_timeout(Duration::ZERO);
+        self.providers.shut_down();
+        report
+    }
+
+    /// Ends the export of all signals, side by side.
+    async fn stop(&self, limit: Duration) -> Report {
+        let stop = |control| (control, Control::stop(control, limit));
+        let stopping: Vec<_> = self.controls.iter().map(stop).collect();
+        // Collects for the last time.
+        #[cfg(feature = "metrics")]
+        let _collecting = self.clock().map(|clock| {
+            let meters = self.providers.meters.clone();
+            clock.aside(move || {
+                let _ = meters.shutdown();
+            })
+        });
+        let mut ended = Vec::new();
+        for (control, stopped) in stopping {
+            // Nobody answers where an instrument's callback panicked, or does not return.
+            let limit = limit.saturating_add(GRACE);
+            let stopped = control.clock.within(limit, stopped).await;
+            let stopped = stopped.unwrap_or_else(|| control.account.ended());
+            ended.push((control.account.signal, stopped));
+        }
+        let report = Report::new(ended);
+        // No log record of what became of log records.
+        let _suppressed = Context::enter_telemetry_suppressed_scope();
+        reporter::at_the_end(&report);
         report
     }
 }
@@ -207,25 +377,25 @@ impl Drop for Telemetry {
     fn drop(&mut self) {
         // What is being dropped may end spans.
         self.before.clear();
-        let Some(queue) = &self.queue else { return };
-        if self.is_shut_down {
+        if self.is_shut_down || self.controls.is_empty() {
             return;
         }
         tracing::warn!(
             target: "workflow_otel",
             "telemetry was dropped without a shutdown; delivering what is left for up to 5 s"
         );
-        queue.stop_blocking(DROP_DEADLINE);
-        let _ = self.provider.shutdown_with_timeout(Duration::ZERO);
+        block_on(self.stop(DROP_DEADLINE));
+        self.providers.shut_down();
     }
 }
 
 impl fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = |control: &Control| (control.account.signal, control.account.stats());
+        let signals: Vec<_> = self.controls.iter().map(stats).collect();
         f.debug_struct("Telemetry")
-            .field("enabled", &self.is_enabled())
             .field("propagators", &self.propagators)
-            .field("stats", &self.stats())
+            .field("signals", &signals)
             .finish_non_exhaustive()
     }
 }

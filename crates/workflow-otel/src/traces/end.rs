@@ -190,8 +190,10 @@ impl Traces {
     #[cfg(feature = "metrics")]
     pub(crate) fn unwritten_span(&self, execution: &Execution) -> Option<SpanContext> {
         let unwritten = lock(&self.unwritten);
-        let cx = unwritten.get(&address_of(execution))?.last()?;
-        Some(cx.span().span_context().clone())
+        let unended = unwritten.get(&address_of(execution))?.last()?;
+        unended
+            .open
+            .then(|| unended.cx.span().span_context().clone())
     }
 
     pub(crate) fn execution_ended(
