@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use openworkflow::otel::OtelInterceptor;
-use openworkflow::otel::export::{Protocol, Telemetry};
+use openworkflow::otel::export::{Protocol, Signal, Telemetry};
 use openworkflow::otel::opentelemetry_sdk::trace::SdkTracerProvider;
 use openworkflow::{Client, Sqlite, Worker, WorkflowSpec};
 
@@ -32,6 +32,8 @@ async fn main() {
         Telemetry::builder()
             .protocol(Protocol::HttpProtobuf)
             .endpoint(endpoint)
+            .without(Signal::Metrics)
+            .without(Signal::Logs)
             .build()
             .unwrap()
     };
@@ -58,7 +60,8 @@ async fn main() {
     println!("| | runs/s | time, off = 1 | time, no export = 1 | spans kept | spans dropped |");
     println!("|---|---|---|---|---|---|");
     for ((name, _, telemetry), time) in variants.iter().zip(took) {
-        let stats = telemetry.map(Telemetry::stats).unwrap_or_default();
+        let stats = telemetry.map(|telemetry| telemetry.stats(Signal::Traces));
+        let stats = stats.unwrap_or_default();
         let seconds = time.as_secs_f64();
         let rate = f64::from(runs) / seconds;
         let [off, unexported] = [took[0], took[1]].map(|other| seconds / other.as_secs_f64());
@@ -78,7 +81,7 @@ async fn main() {
         let time = start.elapsed().as_secs_f64();
         println!(
             "shutdown within 2 s, {name}: {time:.2} s ({})",
-            ended.reason
+            ended.of(Signal::Traces).reason
         );
     }
 }

@@ -1,10 +1,11 @@
 """An OTLP receiver out of the official protobuf classes, for tests.
 
-It takes spans over gRPC and HTTP, keeps them as JSON, and answers as it is told to:
+It takes traces, metrics and logs over gRPC and HTTP, keeps them as JSON, and answers as it is told to:
 
-    GET  /received        what was received: requests (protocol, path, headers) and spans; and how many
-                          requests were begun
-    POST /behave          {"refuse": status, "throttle": times, "hang": seconds, "reject": spans,
+    GET  /received        what was received: requests (signal, protocol, path, headers, items), and the
+                          items: traces (spans), metrics (data points), logs (records); and how many requests
+                          were begun
+    POST /behave          {"refuse": status, "throttle": times, "hang": seconds, "reject": items,
                            "redirect": address}
 
 The ports are printed as one line of JSON once both listen.
@@ -21,15 +22,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
-from opentelemetry.proto.collector.trace.v1 import (
-    trace_service_pb2 as service,
-    trace_service_pb2_grpc as service_grpc,
-)
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 LOCK = threading.Lock()
 REQUESTS = []
-SPANS = []
 BEGUN = []
 BEHAVIOUR = {"refuse": 0, "throttle": 0, "hang": 0, "reject": 0, "redirect": ""}
 
@@ -45,37 +45,131 @@ def attributes(pairs):
     return {pair.key: value(pair.value) for pair in pairs}
 
 
-def keep(request, protocol, path, headers):
-    spans = []
+def spans(request):
     for resource in request.resource_spans:
         for scope in resource.scope_spans:
             for span in scope.spans:
-                spans.append(
-                    {
+                yield {
+                    "resource": attributes(resource.resource.attributes),
+                    "scope": scope.scope.name,
+                    "trace_id": span.trace_id.hex(),
+                    "span_id": span.span_id.hex(),
+                    "parent_id": span.parent_span_id.hex(),
+                    "name": span.name,
+                    "kind": trace_pb2.Span.SpanKind.Name(span.kind),
+                    "start": span.start_time_unix_nano,
+                    "end": span.end_time_unix_nano,
+                    "status": trace_pb2.Status.StatusCode.Name(span.status.code),
+                    "message": span.status.message,
+                    "attributes": attributes(span.attributes),
+                    "events": [
+                        {"name": event.name, "attributes": attributes(event.attributes)}
+                        for event in span.events
+                    ],
+                    "links": [link.span_id.hex() for link in span.links],
+                }
+
+
+def data_points(request):
+    for resource in request.resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                kind = metric.WhichOneof("data")
+                data = getattr(metric, kind)
+                for point in data.data_points:
+                    one = {
                         "resource": attributes(resource.resource.attributes),
                         "scope": scope.scope.name,
-                        "trace_id": span.trace_id.hex(),
-                        "span_id": span.span_id.hex(),
-                        "parent_id": span.parent_span_id.hex(),
-                        "name": span.name,
-                        "kind": trace_pb2.Span.SpanKind.Name(span.kind),
-                        "start": span.start_time_unix_nano,
-                        "end": span.end_time_unix_nano,
-                        "status": trace_pb2.Status.StatusCode.Name(span.status.code),
-                        "message": span.status.message,
-                        "attributes": attributes(span.attributes),
-                        "events": [
-                            {"name": event.name, "attributes": attributes(event.attributes)}
-                            for event in span.events
-                        ],
-                        "links": [link.span_id.hex() for link in span.links],
+                        "name": metric.name,
+                        "unit": metric.unit,
+                        "kind": kind,
+                        "attributes": attributes(point.attributes),
+                        "time": point.time_unix_nano,
                     }
-                )
-    with LOCK:
-        REQUESTS.append(
-            {"protocol": protocol, "path": path, "headers": headers, "spans": len(spans)}
-        )
-        SPANS.extend(spans)
+                    if kind != "gauge":
+                        temporality = data.aggregation_temporality
+                        one["temporality"] = metrics_pb2.AggregationTemporality.Name(temporality)
+                    if kind == "histogram":
+                        one |= {"count": point.count, "sum": point.sum}
+                    else:
+                        one["value"] = getattr(point, point.WhichOneof("value"))
+                    yield one
+
+
+def log_records(request):
+    for resource in request.resource_logs:
+        for scope in resource.scope_logs:
+            for record in scope.log_records:
+                yield {
+                    "resource": attributes(resource.resource.attributes),
+                    "scope": scope.scope.name,
+                    "name": record.event_name,
+                    "severity": record.severity_text,
+                    "body": value(record.body),
+                    "attributes": attributes(record.attributes),
+                    "trace_id": record.trace_id.hex(),
+                    "span_id": record.span_id.hex(),
+                    "time": record.time_unix_nano or record.observed_time_unix_nano,
+                }
+
+
+class Signal:
+    def __init__(self, name, read, request, response, rejected, base, add):
+        self.name, self.read, self.request, self.response = name, read, request, response
+        self.rejected, self.base, self.add = rejected, base, add
+        self.items = []
+
+    def keep(self, request, protocol, path, headers):
+        items = list(self.read(request))
+        with LOCK:
+            REQUESTS.append(
+                {
+                    "signal": self.name,
+                    "protocol": protocol,
+                    "path": path,
+                    "headers": headers,
+                    "items": len(items),
+                }
+            )
+            self.items.extend(items)
+
+    def answer(self, rejected):
+        response = self.response()
+        if rejected:
+            setattr(response.partial_success, self.rejected, rejected)
+            response.partial_success.error_message = "not these"
+        return response
+
+
+SIGNALS = [
+    Signal(
+        "traces",
+        spans,
+        trace_service_pb2.ExportTraceServiceRequest,
+        trace_service_pb2.ExportTraceServiceResponse,
+        "rejected_spans",
+        trace_service_pb2_grpc.TraceServiceServicer,
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server,
+    ),
+    Signal(
+        "metrics",
+        data_points,
+        metrics_service_pb2.ExportMetricsServiceRequest,
+        metrics_service_pb2.ExportMetricsServiceResponse,
+        "rejected_data_points",
+        metrics_service_pb2_grpc.MetricsServiceServicer,
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server,
+    ),
+    Signal(
+        "logs",
+        log_records,
+        logs_service_pb2.ExportLogsServiceRequest,
+        logs_service_pb2.ExportLogsServiceResponse,
+        "rejected_log_records",
+        logs_service_pb2_grpc.LogsServiceServicer,
+        logs_service_pb2_grpc.add_LogsServiceServicer_to_server,
+    ),
+]
 
 
 def behaviour():
@@ -86,14 +180,6 @@ def behaviour():
         BEHAVIOUR["throttle"] = max(0, BEHAVIOUR["throttle"] - 1)
     time.sleep(now["hang"])
     return now
-
-
-def answer(rejected):
-    response = service.ExportTraceServiceResponse()
-    if rejected:
-        response.partial_success.rejected_spans = rejected
-        response.partial_success.error_message = "not these"
-    return response
 
 
 class Http(BaseHTTPRequestHandler):
@@ -125,7 +211,9 @@ class Http(BaseHTTPRequestHandler):
 
     def do_GET(self):
         with LOCK:
-            data = json.dumps({"requests": REQUESTS, "spans": SPANS, "begun": len(BEGUN)}).encode()
+            received = {signal.name: signal.items for signal in SIGNALS}
+            received |= {"requests": REQUESTS, "begun": len(BEGUN)}
+            data = json.dumps(received).encode()
         self.reply(200, data, content_type="application/json")
 
     def do_POST(self):
@@ -134,6 +222,9 @@ class Http(BaseHTTPRequestHandler):
             with LOCK:
                 BEHAVIOUR.update(json.loads(data))
             return self.reply(200)
+        signal = next((one for one in SIGNALS if self.path.endswith("/" + one.name)), None)
+        if signal is None:
+            return self.reply(404)
         now = behaviour()
         if now["refuse"]:
             return self.reply(now["refuse"])
@@ -141,15 +232,17 @@ class Http(BaseHTTPRequestHandler):
             return self.reply(307, location=now["redirect"])
         if now["throttle"]:
             return self.reply(429, retry_after="1")
-        request = service.ExportTraceServiceRequest.FromString(data)
+        request = signal.request.FromString(data)
         headers = {name.lower(): text for name, text in self.headers.items()}
-        keep(request, "http", self.path, headers)
-        data = answer(now["reject"]).SerializeToString()
+        signal.keep(request, "http", self.path, headers)
+        data = signal.answer(now["reject"]).SerializeToString()
         self.reply(200, data, content_type="application/x-protobuf")
 
 
-class Grpc(service_grpc.TraceServiceServicer):
-    def Export(self, request, context):
+def servicer(signal):
+    """A service of gRPC; there is one for each signal."""
+
+    def export(self, request, context):
         now = behaviour()
         if now["refuse"]:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "no such key")
@@ -163,8 +256,10 @@ class Grpc(service_grpc.TraceServiceServicer):
             status = b"\x08\x08\x1a" + bytes([len(detail)]) + detail
             context.set_trailing_metadata((("grpc-status-details-bin", status),))
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "slow down")
-        keep(request, "grpc", "", dict(context.invocation_metadata()))
-        return answer(now["reject"])
+        signal.keep(request, "grpc", "", dict(context.invocation_metadata()))
+        return signal.answer(now["reject"])
+
+    return type(signal.name, (signal.base,), {"Export": export})()
 
 
 def main():
@@ -179,7 +274,8 @@ def main():
     server = grpc.server(
         futures.ThreadPoolExecutor(8), compression=grpc.Compression.Gzip
     )
-    service_grpc.add_TraceServiceServicer_to_server(Grpc(), server)
+    for signal in SIGNALS:
+        signal.add(servicer(signal), server)
     http = ThreadingHTTPServer(("127.0.0.1", args.http), Http)
     if args.certificate:
         with open(args.key, "rb") as key, open(args.certificate, "rb") as certificate:

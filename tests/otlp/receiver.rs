@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use openworkflow::otel::export::Protocol;
+use openworkflow::otel::export::{Protocol, Signal};
 use serde_json::{Value, json};
 
 const REQUIREMENTS: &str = include_str!("requirements.txt");
@@ -96,9 +96,15 @@ impl Receiver {
         self.ask("POST", "/behave", &how.to_string());
     }
 
+    /// The items of a signal that have arrived.
+    pub(crate) fn items(&self, signal: Signal) -> Vec<Value> {
+        let received = self.received();
+        received[signal.to_string()].as_array().unwrap().clone()
+    }
+
     /// The spans that have arrived.
     pub(crate) fn spans(&self) -> Vec<Value> {
-        self.received()["spans"].as_array().unwrap().clone()
+        self.items(Signal::Traces)
     }
 
     /// The requests that have arrived.
@@ -121,16 +127,21 @@ impl Receiver {
 
     /// The spans, once there are so many.
     pub(crate) fn wait_for(&self, count: usize) -> Vec<Value> {
+        self.wait_for_items(Signal::Traces, count)
+    }
+
+    /// The items of a signal, once there are so many.
+    pub(crate) fn wait_for_items(&self, signal: Signal, count: usize) -> Vec<Value> {
         let start = Instant::now();
         loop {
-            let spans = self.spans();
-            if spans.len() >= count {
-                return spans;
+            let items = self.items(signal);
+            if items.len() >= count {
+                return items;
             }
-            let have = spans.len();
+            let have = items.len();
             assert!(
                 start.elapsed() < PATIENCE,
-                "{have} of {count} spans arrived"
+                "{have} of {count} items of {signal} arrived"
             );
             std::thread::sleep(Duration::from_millis(20));
         }

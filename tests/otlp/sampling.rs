@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use openworkflow::otel::export::{Protocol, TailSampling, Telemetry, TelemetryBuilder};
+use openworkflow::otel::export::{Protocol, Signal, TailSampling, Telemetry, TelemetryBuilder};
 use openworkflow::otel::opentelemetry::Context;
 use openworkflow::otel::opentelemetry::trace::{
     FutureExt, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
@@ -103,7 +103,7 @@ impl Shop {
     async fn close(mut self) -> Vec<Value> {
         self.worker.stop().await.unwrap();
         let report = self.telemetry.shutdown(Duration::from_secs(10)).await;
-        let stats = report.into_result().unwrap();
+        let stats = report.into_result().unwrap().of(Signal::Traces).stats;
         assert_eq!(stats.lost(), 0);
         let spans = self.receiver.spans();
         assert_eq!(stats.exported, spans.len() as u64);
@@ -336,7 +336,7 @@ async fn late_spans_follow_the_tail() {
         drop(tracer.start_with_context("begins late", &cx));
         drop(cx);
         let report = telemetry.shutdown(Duration::from_secs(10)).await;
-        let stats = report.into_result().unwrap();
+        let stats = report.into_result().unwrap().of(Signal::Traces).stats;
         assert_eq!(stats.exported, expected, "{}", tree(&receiver.spans()));
         assert_eq!(stats.exported + stats.discarded, 5);
     }

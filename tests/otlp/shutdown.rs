@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use openworkflow::otel::export::{Protocol, Telemetry};
+use openworkflow::otel::export::{Protocol, Report, Signal, Telemetry};
+use openworkflow::otel::opentelemetry::logs::{Logger, LoggerProvider};
+use openworkflow::otel::opentelemetry::metrics::MeterProvider;
 use openworkflow::otel::opentelemetry::trace::{Tracer, TracerProvider};
 
 use crate::receiver::{Receiver, free_port};
@@ -19,6 +21,8 @@ fn traced_worker(signal: &str, endpoint: &str, protocol: &str, ready: impl Fn())
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
         .env("OTEL_BSP_SCHEDULE_DELAY", "300")
+        .env("OTEL_BLRP_SCHEDULE_DELAY", "300")
+        .env("OTEL_METRIC_EXPORT_INTERVAL", "300")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -92,9 +96,9 @@ fn losses_are_reported_once_in_a_while() {
         // Of all crates: one while it runs, one at the end.
         let warnings: Vec<_> = errors.lines().filter(|line| is_trouble(line)).collect();
         assert_eq!(warnings.len(), 2, "{warnings:#?}");
-        assert!(warnings[0].contains("spans do not get through"));
+        assert!(warnings[0].contains("telemetry does not get through"));
         assert!(warnings[0].contains("onnection refused"), "{warnings:#?}");
-        assert!(warnings[1].contains("spans were not delivered before"));
+        assert!(warnings[1].contains("telemetry was not delivered before"));
         assert!(said.contains("\n0 spans were exported, "), "{said}");
     }
 }
@@ -105,6 +109,7 @@ fn an_absent_receiver_is_a_warning_and_no_failure() {
     let endpoint = format!("http://127.0.0.1:{}", free_port());
     let output = Command::new(env!("CARGO_BIN_EXE_traced_order"))
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        .env("OTEL_BLRP_SCHEDULE_DELAY", "60000")
         .output()
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -119,6 +124,11 @@ fn an_absent_receiver_is_a_warning_and_no_failure() {
 fn is_trouble(line: &str) -> bool {
     // The engine's own log is not about telemetry.
     (line.contains(" WARN ") || line.contains(" ERROR ")) && !line.contains(" openworkflow: ")
+}
+
+fn exported(report: Report) -> u64 {
+    let report = report.into_result().unwrap();
+    report.of(Signal::Traces).stats.exported
 }
 
 fn telemetry(receiver: &Receiver) -> Telemetry {
@@ -147,7 +157,7 @@ fn no_runtime_is_needed() {
     let telemetry = telemetry(&receiver);
     drop(telemetry.tracer_provider().tracer("test").start("one"));
     let report = futures::executor::block_on(telemetry.shutdown(Duration::from_secs(10)));
-    assert_eq!(report.into_result().unwrap().exported, 1);
+    assert_eq!(exported(report), 1);
     assert_eq!(receiver.spans().len(), 1);
 }
 
@@ -162,8 +172,24 @@ fn the_provider_itself_can_be_flushed_and_shut_down() {
     drop(tracer.start("two"));
     telemetry.tracer_provider().shutdown().unwrap();
     assert_eq!(receiver.spans().len(), 2);
+    let meter = telemetry.meter_provider().meter("test");
+    meter.u64_counter("one").build().add(1, &[]);
+    telemetry.meter_provider().force_flush().unwrap();
+    assert_eq!(receiver.items(Signal::Metrics).len(), 1);
+    let logger = telemetry.logger_provider().logger("test");
+    logger.emit(logger.create_log_record());
+    telemetry.logger_provider().force_flush().unwrap();
+    assert_eq!(receiver.items(Signal::Logs).len(), 1);
+    logger.emit(logger.create_log_record());
+    telemetry.meter_provider().shutdown().unwrap();
+    telemetry.logger_provider().shutdown().unwrap();
+    assert_eq!(receiver.items(Signal::Metrics).len(), 2);
+    assert_eq!(receiver.items(Signal::Logs).len(), 2);
     let report = futures::executor::block_on(telemetry.shutdown(Duration::from_secs(10)));
-    assert_eq!(report.into_result().unwrap().exported, 2);
+    for signal in [Signal::Metrics, Signal::Logs] {
+        assert_eq!(report.of(signal).stats.exported, 2);
+    }
+    assert_eq!(exported(report), 2);
 }
 
 /// On the runtime where the SDK's own processor stalls.
@@ -185,8 +211,7 @@ async fn work_is_done_before_the_spans_are_sent() {
         std::future::pending::<()>().await;
     });
     let report = telemetry.shutdown(Duration::from_secs(3)).await;
-    let stats = report.into_result().unwrap();
-    assert_eq!(stats.exported, 3);
+    assert_eq!(exported(report), 3);
     let spans = receiver.spans();
     let names: Vec<_> = spans.iter().map(|span| text(span, "name")).collect();
     assert_eq!(names, ["first", "second", "never done"]);

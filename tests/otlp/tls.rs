@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use openworkflow::otel::export::Protocol;
+use openworkflow::otel::export::{Protocol, Signal};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-use crate::faults::{BOTH, SPANS_PER_RUN, builder, traded};
+use crate::faults::{BOTH, ITEMS_PER_RUN, builder, traded};
 use crate::receiver::Receiver;
 
 /// A certificate authority's certificate, and the paths of a certificate of its for 127.0.0.1.
@@ -44,18 +44,28 @@ async fn certificates_are_checked() {
     for protocol in BOTH {
         let port = receiver.port(protocol);
         let endpoint = format!("https://127.0.0.1:{port}");
-        let trusting = builder(protocol, &endpoint).certificates(authority.clone());
-        assert_eq!(traded(trusting).await.stats.exported, SPANS_PER_RUN);
+        let trusting = builder(protocol, &endpoint, Signal::Traces).certificates(authority.clone());
+        assert_eq!(
+            traded(trusting, Signal::Traces).await.stats.exported,
+            ITEMS_PER_RUN
+        );
 
-        let wary = builder(protocol, &endpoint).certificates(stranger.clone());
-        let report = traded(wary).await;
+        let wary = builder(protocol, &endpoint, Signal::Traces).certificates(stranger.clone());
+        let report = traded(wary, Signal::Traces).await;
         assert!(report.reason.contains("certificate"), "{}", report.reason);
-        assert_eq!(report.stats.undelivered, SPANS_PER_RUN);
+        assert_eq!(report.stats.undelivered, ITEMS_PER_RUN);
 
-        let plain = builder(protocol, &format!("http://127.0.0.1:{port}"));
-        assert_eq!(traded(plain).await.stats.lost(), SPANS_PER_RUN);
+        let plain = builder(
+            protocol,
+            &format!("http://127.0.0.1:{port}"),
+            Signal::Traces,
+        );
+        assert_eq!(
+            traded(plain, Signal::Traces).await.stats.lost(),
+            ITEMS_PER_RUN
+        );
     }
-    let no_pem = builder(Protocol::Grpc, "https://localhost").certificates("none");
+    let no_pem = builder(Protocol::Grpc, "https://localhost", Signal::Traces).certificates("none");
     let error = no_pem.build().unwrap_err().to_string();
     assert!(error.starts_with("the certificates to trust"), "{error}");
 }
@@ -78,13 +88,16 @@ async fn a_receiver_may_ask_for_a_certificate() {
     let [chain, key] = [certificate, key].map(|path| std::fs::read(path).unwrap());
     for protocol in BOTH {
         let endpoint = format!("https://127.0.0.1:{}", receiver.port(protocol));
-        let unknown = builder(protocol, &endpoint).certificates(authority.clone());
-        let known = builder(protocol, &endpoint)
+        let unknown = builder(protocol, &endpoint, Signal::Traces).certificates(authority.clone());
+        let known = builder(protocol, &endpoint, Signal::Traces)
             .certificates(authority.clone())
             .client_certificate(chain.clone(), key.clone());
-        let report = traded(known).await;
-        assert_eq!(report.stats.exported, SPANS_PER_RUN, "{}", report.reason);
-        assert_eq!(traded(unknown).await.stats.lost(), SPANS_PER_RUN);
+        let report = traded(known, Signal::Traces).await;
+        assert_eq!(report.stats.exported, ITEMS_PER_RUN, "{}", report.reason);
+        assert_eq!(
+            traded(unknown, Signal::Traces).await.stats.lost(),
+            ITEMS_PER_RUN
+        );
     }
 }
 
