@@ -70,7 +70,6 @@ fn count_while_it_is_away(endpoint: String) {
         std::thread::sleep(Duration::from_millis(5));
     }
     counter.add(10, &[]);
-    println!("waiting");
     let _ = std::io::stdin().read_line(&mut String::new());
     counter.add(10, &[]);
     let report = futures::executor::block_on(telemetry.shutdown(Duration::from_secs(30)));
