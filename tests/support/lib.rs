@@ -42,6 +42,7 @@ mod postgres;
 pub mod postgres_server;
 mod probe;
 pub mod python;
+pub mod prometheus;
 pub mod random;
 mod recorded;
 pub mod scale;
