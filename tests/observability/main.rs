@@ -15,5 +15,9 @@ fn programs() -> &'static Programs {
 
 /// A file of the folder that is tested.
 fn docs(file: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/observability")).join(file)
+    Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/observability"
+    ))
+    .join(file)
 }

@@ -41,8 +41,8 @@ mod postgres;
 #[path = "../../crates/openworkflow/tests/support/postgres.rs"]
 pub mod postgres_server;
 mod probe;
-pub mod python;
 pub mod prometheus;
+pub mod python;
 pub mod random;
 mod recorded;
 pub mod scale;

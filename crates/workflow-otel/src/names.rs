@@ -81,6 +81,16 @@ pub mod metric {
     pub const DB_CLIENT_CONNECTION_COUNT: &str = "db.client.connection.count";
     /// Runs in the database by their status: the gauge of OpenWorkflow's own dashboard, under its name.
     pub const OPENWORKFLOW_WORKFLOW_RUNS: &str = "openworkflow_workflow_runs";
+    /// Telemetry that the interceptor could not make, end or read. Counter.
+    pub const WORKFLOW_TELEMETRY_LOST: &str = "workflow.telemetry.lost";
+    /// Spans that left the queue of an export, with [`ERROR_TYPE`](super::attribute::ERROR_TYPE) where it had
+    /// no room for them. Counter. OpenTelemetry's own.
+    pub const OTEL_SDK_PROCESSOR_SPAN_PROCESSED: &str = "otel.sdk.processor.span.processed";
+    /// Spans that wait in the queue of an export. Up-down counter. OpenTelemetry's own.
+    pub const OTEL_SDK_PROCESSOR_SPAN_QUEUE_SIZE: &str = "otel.sdk.processor.span.queue.size";
+    /// Spans whose export is over, with [`ERROR_TYPE`](super::attribute::ERROR_TYPE) where no receiver has
+    /// them. Counter. OpenTelemetry's own.
+    pub const OTEL_SDK_EXPORTER_SPAN_EXPORTED: &str = "otel.sdk.exporter.span.exported";
 }
 
 /// The keys of the attributes on spans, their events, and metrics.
@@ -163,6 +173,12 @@ pub mod attribute {
     pub const DB_CLIENT_CONNECTION_STATE: &str = "db.client.connection.state";
     /// What the pool of connections is called. OpenTelemetry's own.
     pub const DB_CLIENT_CONNECTION_POOL_NAME: &str = "db.client.connection.pool.name";
+    /// What of telemetry was lost, on metrics: `call`, `span` or `carrier`.
+    pub const ITEM: &str = "item";
+    /// Which part of telemetry counts itself, on its metrics. OpenTelemetry's own.
+    pub const OTEL_COMPONENT_NAME: &str = "otel.component.name";
+    /// Of which kind that part is, on its metrics. OpenTelemetry's own.
+    pub const OTEL_COMPONENT_TYPE: &str = "otel.component.type";
     /// What failed, in a word that is the same for every occurrence. OpenTelemetry's own.
     pub const ERROR_TYPE: &str = "error.type";
     /// The error's name, on an `exception` event. OpenTelemetry's own.

@@ -1,7 +1,7 @@
 //! Where metrics go: to the provider that was given, or to the global one once there is one.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::executor::block_on;
@@ -11,17 +11,22 @@ use opentelemetry::metrics::{
 };
 use opentelemetry::{InstrumentationScope, KeyValue, global};
 use workflow_core::{
-    Chain, ExecuteRun, Execution, ExecutionOutcome, Interceptor, Payload, RunInfo, StepCall,
-    StepKind, StepOutcome,
+    Carrier, Chain, ExecuteRun, Execution, ExecutionOutcome, Interceptor, Payload, RunInfo,
+    StepCall, StepKind, StepOutcome,
 };
-use workflow_otel::{OtelInterceptor, OtelInterceptorBuilder};
+use workflow_otel::{MetricSelection, OtelInterceptor, OtelInterceptorBuilder};
 
 /// A provider whose counters count how often they are told something, or panic.
 #[derive(Clone, Default)]
 struct Told {
     times: Arc<AtomicUsize>,
     panics: bool,
+    /// Of telemetry, by item.
+    losses: Losses,
+    counts_losses: bool,
 }
+
+type Losses = Arc<Mutex<Vec<(String, u64)>>>;
 
 impl Told {
     fn times(&self) -> usize {
@@ -37,23 +42,38 @@ impl MeterProvider for Told {
 }
 
 impl InstrumentProvider for Told {
-    fn u64_counter(&self, _: InstrumentBuilder<'_, Counter<u64>>) -> Counter<u64> {
-        Counter::new(Arc::new(self.clone()))
+    fn u64_counter(&self, builder: InstrumentBuilder<'_, Counter<u64>>) -> Counter<u64> {
+        let mut told = self.clone();
+        told.counts_losses = builder.name == "workflow.telemetry.lost";
+        Counter::new(Arc::new(told))
     }
 }
 
 impl SyncInstrument<u64> for Told {
-    fn measure(&self, _: u64, attributes: &[KeyValue]) {
+    fn measure(&self, value: u64, attributes: &[KeyValue]) {
         assert!(!self.panics, "a meter that is broken");
         assert!(!attributes.is_empty());
+        if self.counts_losses {
+            let [item] = attributes else {
+                panic!("{attributes:?}")
+            };
+            assert_eq!(item.key.as_str(), "item");
+            let lost = (item.value.to_string(), value);
+            self.losses.lock().unwrap().push(lost);
+            return;
+        }
         self.times.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// An execution of one step.
 fn execute(chain: &Chain) {
+    execute_carried(chain, Carrier::new());
+}
+
+fn execute_carried(chain: &Chain, carrier: Carrier) {
     let now = SystemTime::now();
-    let run = RunInfo::new("default", "run-1", "process-order");
+    let run = RunInfo::new("default", "run-1", "process-order").with_carrier(carrier);
     let execution = Execution::new(run, 1, false, "worker-1", now)
         .with_run_created_at(now)
         .with_claim(Instant::now(), Duration::ZERO);
@@ -118,4 +138,25 @@ fn a_meter_that_panics_harms_nobody_and_is_counted() {
     let otel = OtelInterceptor::builder().meter_provider(&broken).build();
     execute(&chain(&otel));
     assert_eq!(otel.losses().panics, 1);
+}
+
+#[test]
+fn losses_are_counted() {
+    let unreadable = || [("traceparent", "nonsense")].into_iter().collect();
+    let given = Told::default();
+    let otel = OtelInterceptor::builder().meter_provider(&given).build();
+    for times in 1..=2 {
+        execute_carried(&chain(&otel), unreadable());
+        assert_eq!(otel.losses().carriers, times);
+    }
+    let lost = given.losses.lock().unwrap().clone();
+    assert_eq!(lost, [("carrier".to_owned(), 1), ("carrier".to_owned(), 1)]);
+
+    // Nothing is to be measured.
+    let given = Told::default();
+    let otel = OtelInterceptor::builder().meter_provider(&given);
+    let otel = otel.metrics(MetricSelection::None).build();
+    execute_carried(&chain(&otel), unreadable());
+    assert_eq!(otel.losses().carriers, 1);
+    assert!(given.losses.lock().unwrap().is_empty());
 }

@@ -25,6 +25,8 @@ use super::exporters::{Exporters, Settings};
 use super::metrics;
 use super::queue::{Limits, Queue};
 use super::sampling::{self, ResampleRuns};
+#[cfg(feature = "metrics")]
+use super::self_metrics;
 use super::subscriber;
 use super::tail::TailSampling;
 use super::telemetry::{Providers, Telemetry};
@@ -391,6 +393,10 @@ impl TelemetryBuilder {
             #[cfg(feature = "logs")]
             loggers: loggers.build(),
         };
+        #[cfg(feature = "metrics")]
+        for control in &controls {
+            self_metrics::observe(&providers.meters, &control.account);
+        }
         let telemetry = Telemetry::new(providers, controls, propagators, self.replayed);
         Ok((telemetry, work.remarks))
     }

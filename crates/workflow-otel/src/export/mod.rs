@@ -69,6 +69,8 @@ mod queue;
 mod report;
 mod reporter;
 mod sampling;
+#[cfg(feature = "metrics")]
+mod self_metrics;
 mod signal;
 mod subscriber;
 mod tail;

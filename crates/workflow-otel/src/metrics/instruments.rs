@@ -25,6 +25,7 @@ pub(super) struct Instruments {
     pub(super) steps_replayed: Counter<u64>,
     pub(super) signals_sent: Counter<u64>,
     pub(super) leases_lost: Counter<u64>,
+    pub(super) telemetry_lost: Counter<u64>,
 }
 
 impl Instruments {
@@ -93,6 +94,11 @@ impl Instruments {
                 metric::WORKFLOW_LEASE_LOST,
                 "{lease}",
                 "Executions that were dropped because their run was no longer theirs.",
+            ),
+            telemetry_lost: counter(
+                metric::WORKFLOW_TELEMETRY_LOST,
+                "{item}",
+                "Telemetry that could not be made, ended or read.",
             ),
         }
     }

@@ -63,6 +63,7 @@ impl Metrics {
         if let Some(meter) = meter
             && let Some(made) = losses.contain(|| Instruments::new(meter, &workers))
         {
+            count_losses(&config, &losses, &made);
             // Nobody has filled it before.
             let _ = instruments.set(made);
         }
@@ -360,12 +361,20 @@ impl Metrics {
             let meter = provider.meter_with_scope(crate::tracer::scope());
             Instruments::new(&meter, &self.workers)
         })?;
+        count_losses(&self.config, &self.losses, &made);
         Some(self.instruments.get_or_init(|| made))
     }
 
     /// Calls into a meter, whose panic is nobody else's.
     fn record(&self, record: impl FnOnce()) {
         self.losses.contain(record);
+    }
+}
+
+/// They belong to no workflow, so what holds for all others says whether they are counted.
+fn count_losses(config: &MetricsConfig, losses: &LossCounters, instruments: &Instruments) {
+    if config.selection != MetricSelection::None {
+        losses.count_with(instruments.telemetry_lost.clone());
     }
 }
 
