@@ -137,6 +137,16 @@ struct LogsPage;
 #[doc = include_str!("../../../docs/postgres.md")]
 struct PostgresPage;
 
+/// The example of the page about alerts, compiled.
+#[cfg(all(
+    doctest,
+    feature = "observe",
+    feature = "otel-prometheus",
+    feature = "sqlite"
+))]
+#[doc = include_str!("../../../docs/observability/README.md")]
+struct ObservabilityPage;
+
 /// The examples of the pages about export, compiled.
 #[cfg(all(doctest, feature = "otel-otlp", feature = "sqlite"))]
 mod export_pages {
