@@ -1,6 +1,10 @@
 //! `docs/observability/`: the rules and the board, against a real Prometheus that scrapes a real worker.
 
+mod board;
+mod names;
 mod rules;
+mod scraped;
+mod site;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
