@@ -1,63 +1,11 @@
 //! A real worker, scraped by a real Prometheus.
 
-use std::collections::BTreeSet;
 use std::fs;
 
-use openworkflow::otel::{attribute, metric};
 use openworkflow_tests::prometheus::{Prometheus, Sample};
 
-use crate::names::Names;
 use crate::site::{EXECUTIONS, Site};
 use crate::{board, docs};
-
-/// The instruments, in code. What rules and board name is one of these, or recorded by a rule.
-const INSTRUMENTS: [&str; 19] = [
-    metric::WORKFLOW_RUNS_CREATED,
-    metric::WORKFLOW_EXECUTIONS,
-    metric::WORKFLOW_EXECUTION_DURATION,
-    metric::WORKFLOW_DURATION,
-    metric::WORKFLOW_QUEUE_DURATION,
-    metric::ACTIVE_WORKFLOWS,
-    metric::STEP_DURATION,
-    metric::STEP_RETRIES,
-    metric::STEP_REPLAYED,
-    metric::SIGNAL_SENT,
-    metric::WORKFLOW_LEASE_LOST,
-    metric::WORKFLOW_TELEMETRY_LOST,
-    metric::OTEL_SDK_PROCESSOR_SPAN_PROCESSED,
-    metric::OTEL_SDK_PROCESSOR_SPAN_QUEUE_SIZE,
-    metric::OTEL_SDK_EXPORTER_SPAN_EXPORTED,
-    metric::WORKFLOW_WORKER_SLOTS,
-    metric::WORKFLOW_QUEUE_DEPTH,
-    metric::WORKFLOW_QUEUE_OLDEST,
-    metric::OPENWORKFLOW_WORKFLOW_RUNS,
-];
-/// The attributes on metrics, in code.
-const ATTRIBUTES: [&str; 13] = [
-    attribute::WORKFLOW_NAME,
-    attribute::WORKFLOW_OUTCOME,
-    attribute::WORKFLOW_CHILD,
-    attribute::WORKFLOW_RUN_STATUS,
-    attribute::STEP_NAME,
-    attribute::STEP_KIND,
-    attribute::STEP_OUTCOME,
-    attribute::SIGNAL_DELIVERED,
-    attribute::REASON,
-    attribute::ITEM,
-    attribute::ERROR_TYPE,
-    attribute::STATE,
-    attribute::STATUS,
-];
-/// Prometheus's own, and those that the rules make.
-const LABELS: [&str; 7] = [
-    "alertname",
-    "alertstate",
-    "instance",
-    "job",
-    "le",
-    "severity",
-    "where",
-];
 
 /// Counts match the runs that were made, and every query of the board has an answer.
 #[tokio::test(flavor = "multi_thread")]
@@ -152,7 +100,6 @@ async fn the_board_shows_what_happened() {
             "{label} of {series}"
         );
     }
-    names_are_known(prometheus).await;
 }
 
 /// Each alert that does not take minutes by definition, fired by what it is about.
@@ -229,68 +176,4 @@ fn told(samples: &[Sample], labels: &[&str]) -> Vec<String> {
     let mut lines: Vec<_> = lines.collect();
     lines.sort();
     lines
-}
-
-/// Every metric and label of rules and board is one of ours, or made by a rule.
-async fn names_are_known(prometheus: &Prometheus) {
-    let rules = prometheus.ask("rules", &[]).await.unwrap();
-    let groups = rules["data"]["groups"].as_array().unwrap().iter();
-    let rules: Vec<_> = groups
-        .flat_map(|group| group["rules"].as_array().unwrap())
-        .collect();
-    let recorded: BTreeSet<_> = rules
-        .iter()
-        .filter(|rule| rule["type"] == "recording")
-        .map(|rule| rule["name"].as_str().unwrap())
-        .collect();
-    let page = fs::read_to_string(docs("README.md")).unwrap();
-    for rule in rules.iter().filter(|rule| rule["type"] == "alerting") {
-        let name = rule["name"].as_str().unwrap();
-        assert!(
-            page.contains(&format!("### {name}\n")),
-            "{name} has a section on the page"
-        );
-        let runbook = rule["annotations"]["runbook"].as_str().unwrap();
-        assert!(
-            runbook.ends_with(&format!("README.md#{}", name.to_lowercase())),
-            "{runbook}"
-        );
-    }
-
-    let of_rules = rules
-        .iter()
-        .map(|rule| rule["query"].as_str().unwrap().to_owned());
-    let of_board = board::queries().into_iter().map(|(_, query)| query);
-    for query in of_rules.chain(of_board) {
-        let names = Names::of(&query);
-        for metric in names.metrics {
-            let known = metric == "ALERTS"
-                || recorded.contains(metric.as_str())
-                || INSTRUMENTS
-                    .iter()
-                    .any(|instrument| is_of(&metric, instrument));
-            assert!(known, "{metric} in {query}");
-        }
-        for label in names.labels {
-            let known = LABELS.contains(&&*label)
-                || ATTRIBUTES
-                    .iter()
-                    .any(|attribute| attribute.replace('.', "_") == label);
-            assert!(known, "{label} in {query}");
-        }
-    }
-}
-
-/// Whether an exporter makes `metric` of `instrument`, by OpenTelemetry's rules.
-fn is_of(metric: &str, instrument: &str) -> bool {
-    let suffix = metric.strip_prefix(&instrument.replace('.', "_"));
-    let suffixes = [
-        "",
-        "_total",
-        "_seconds",
-        "_seconds_bucket",
-        "_seconds_count",
-        "_seconds_sum",
-    ];
-    suffix.is_some_and(|suffix| suffixes.contains(&suffix))
 }

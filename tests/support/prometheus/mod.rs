@@ -80,7 +80,10 @@ impl Prometheus {
         let mut server = Self {
             process,
             url: String::new(),
-            http: reqwest::Client::new(),
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .build()
+                .expect("a client can be made"),
             log,
             _files: files,
         };

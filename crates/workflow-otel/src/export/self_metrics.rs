@@ -42,7 +42,7 @@ pub(super) fn observe(provider: &SdkMeterProvider, account: &Arc<Account>) {
     };
 
     let (queue_full, of, read) = (failed("queue_full"), Arc::clone(&component), stats.clone());
-    let processed = meter
+    meter
         .u64_observable_counter(metric::OTEL_SDK_PROCESSOR_SPAN_PROCESSED)
         .with_unit("{span}")
         .with_description("Spans that left the queue of the export, or found no room in it.")
@@ -56,7 +56,7 @@ pub(super) fn observe(provider: &SdkMeterProvider, account: &Arc<Account>) {
 
     let (rejected, undelivered) = (failed("rejected"), failed("undelivered"));
     let (of, read) = (Arc::clone(&component), stats.clone());
-    let exported = meter
+    meter
         .u64_observable_counter(metric::OTEL_SDK_EXPORTER_SPAN_EXPORTED)
         .with_unit("{span}")
         .with_description("Spans whose export is over.")
@@ -68,7 +68,7 @@ pub(super) fn observe(provider: &SdkMeterProvider, account: &Arc<Account>) {
         })
         .build();
 
-    let queued = meter
+    meter
         .i64_observable_up_down_counter(metric::OTEL_SDK_PROCESSOR_SPAN_QUEUE_SIZE)
         .with_unit("{span}")
         .with_description("Spans that wait in the queue of the export, or are being sent.")
@@ -77,6 +77,4 @@ pub(super) fn observe(provider: &SdkMeterProvider, account: &Arc<Account>) {
             observer.observe(queued, &component);
         })
         .build();
-    // The callbacks are the meter's; these are only handles.
-    drop((processed, exported, queued));
 }
