@@ -3,6 +3,7 @@
 use std::fs;
 
 use openworkflow_tests::prometheus::{Prometheus, Sample};
+use openworkflow_tests::wait_until;
 
 use crate::site::{EXECUTIONS, Site};
 use crate::{board, docs};
@@ -79,6 +80,7 @@ async fn the_board_shows_what_happened() {
         prometheus.query_is(query, value).await;
     }
 
+    an_exemplar_leads_to_a_trace(prometheus).await;
     for (name, query) in board::queries() {
         let query = board::filled_in(&query);
         if query.starts_with("ALERTS") {
@@ -100,6 +102,25 @@ async fn the_board_shows_what_happened() {
             "{label} of {series}"
         );
     }
+}
+
+/// The longest runs have an exemplar, with the id of a trace.
+async fn an_exemplar_leads_to_a_trace(prometheus: &Prometheus) {
+    let series = r#"workflow_duration_seconds_bucket{workflow_name="order"}"#;
+    // From the beginning until long after the test, in seconds.
+    let ever = [("query", series), ("start", "0"), ("end", "9999999999")];
+    wait_until("an exemplar is there", || async {
+        let answer = prometheus.ask("query_exemplars", &ever).await.unwrap();
+        let found = answer["data"].as_array().unwrap().iter();
+        let mut exemplars = found.flat_map(|series| series["exemplars"].as_array().unwrap());
+        exemplars.any(|exemplar| {
+            let trace = exemplar["labels"]["trace_id"].as_str().unwrap_or_default();
+            let seconds = exemplar["value"].as_str().unwrap_or_default();
+            // The order lets 12 minutes pass.
+            trace.len() == 32 && seconds.parse().is_ok_and(|seconds: f64| seconds > 720.0)
+        })
+    })
+    .await;
 }
 
 /// Each alert that does not take minutes by definition, fired by what it is about.

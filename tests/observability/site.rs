@@ -62,6 +62,7 @@ impl Site {
         let otel = OtelInterceptor::builder()
             .tracer_provider(telemetry.tracer_provider())
             .meter_provider(&provider)
+            .exemplars(&metrics)
             .build();
         let (taken, held) = (Gate::closed(), Gate::closed());
         let mut harness = Harness::idle_with(|client| client.interceptor(otel.clone())).await;
