@@ -5,8 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use openworkflow::observe::Observe;
-use openworkflow::otel::export::Telemetry;
-use openworkflow::otel::opentelemetry_sdk::metrics::SdkMeterProvider;
+use openworkflow::otel::export::{Signal, Telemetry};
 use openworkflow::otel::{self, OtelInterceptor};
 use openworkflow::{Error, Result, RetryPolicy, WorkerHandle, Workflow, WorkflowSpec};
 use openworkflow_tests::prometheus::Prometheus;
@@ -37,8 +36,6 @@ pub(crate) struct Site {
     harness: Harness<SqliteDatabase>,
     pub(crate) prometheus: Prometheus,
     telemetry: Telemetry,
-    /// Shuts down where it is dropped.
-    _metrics: SdkMeterProvider,
     taken: Gate,
     held: Gate,
     days: u32,
@@ -47,21 +44,20 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) async fn open(rules: &Path) -> Self {
         let metrics = otel::Prometheus::new();
-        let provider = SdkMeterProvider::builder()
-            .with_reader(metrics.reader())
-            .build();
         // Its receiver is away: nobody listens on that port.
         let telemetry = Telemetry::builder()
             .endpoint("http://127.0.0.1:9")
             // Room for what the days make, and no more than that can be filled soon.
             .max_queue_size(256)
             .max_batch_size(64)
+            .without(Signal::Metrics)
+            .without(Signal::Logs)
+            .meters(|meters| meters.with_reader(metrics.reader()))
             .build()
             .expect("telemetry can be set up");
-        telemetry.observe_with(&provider);
         let otel = OtelInterceptor::builder()
             .tracer_provider(telemetry.tracer_provider())
-            .meter_provider(&provider)
+            .meter_provider(telemetry.meter_provider())
             .exemplars(&metrics)
             .build();
         let (taken, held) = (Gate::closed(), Gate::closed());
@@ -84,7 +80,6 @@ impl Site {
             harness,
             prometheus,
             telemetry,
-            _metrics: provider,
             taken,
             held,
             days: 0,
@@ -142,13 +137,17 @@ impl Site {
 
     /// Ends spans until the queue of the export has no room for one.
     pub(crate) async fn lose_spans(&self) {
-        assert_eq!(self.telemetry.stats().dropped, 0, "there was room so far");
+        assert_eq!(
+            self.telemetry.stats(Signal::Traces).dropped,
+            0,
+            "there was room so far"
+        );
         wait_until("a span finds no room in the queue", || async {
             for _ in 0..16 {
                 let nobody = self.harness.client.send_signal("nobody waits", &());
                 nobody.await.expect("the signal is sent");
             }
-            self.telemetry.stats().dropped > 0
+            self.telemetry.stats(Signal::Traces).dropped > 0
         })
         .await;
     }
