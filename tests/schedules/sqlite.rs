@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use openworkflow::backend::{
     Backend, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd, History,
     ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, OrphanSearch, Orphans, Owner, Page,
-    RunCounts, StepAttempt, Wakeups, WorkflowRun,
+    RunCounts, RunRecord, StepAttempt, Wakeups, WorkflowRun,
 };
 use openworkflow::{Clock, Sqlite};
 use openworkflow_tests::RawSqlite;
@@ -134,6 +134,14 @@ impl Backend for Gated {
 
     async fn list_step_attempts(&self, query: ListSteps) -> BackendResult<Page<StepAttempt>> {
         held!(self.list_step_attempts(query))
+    }
+
+    async fn load_record(
+        &self,
+        namespace_id: &str,
+        run_id: &str,
+    ) -> BackendResult<Option<RunRecord>> {
+        held!(self.load_record(namespace_id, run_id))
     }
 
     async fn cancel_run(&self, namespace_id: &str, id: &str) -> BackendResult<Cancellation> {

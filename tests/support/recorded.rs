@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use openworkflow::backend::{
     Backend, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd, History,
     ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, OrphanSearch, Orphans, Owner, Page,
-    RunCounts, StepAttempt, Wakeups, WorkflowRun,
+    RunCounts, RunRecord, StepAttempt, Wakeups, WorkflowRun,
 };
 use openworkflow::{Clock, ClockOffset};
 use tokio::sync::watch;
@@ -135,6 +135,14 @@ impl<B: Backend> Backend for Recorded<B> {
 
     async fn list_step_attempts(&self, query: ListSteps) -> BackendResult<Page<StepAttempt>> {
         self.inner.list_step_attempts(query).await
+    }
+
+    async fn load_record(
+        &self,
+        namespace_id: &str,
+        run_id: &str,
+    ) -> BackendResult<Option<RunRecord>> {
+        self.inner.load_record(namespace_id, run_id).await
     }
 
     async fn cancel_run(&self, namespace_id: &str, id: &str) -> BackendResult<Cancellation> {

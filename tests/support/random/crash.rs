@@ -10,7 +10,7 @@ use std::{fmt, future, sync::Arc};
 use openworkflow::backend::{
     Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd,
     History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, Owner, Page, RunCounts,
-    StepAttempt, Wakeups, WorkflowRun,
+    RunRecord, StepAttempt, Wakeups, WorkflowRun,
 };
 use openworkflow::{Clock, async_trait};
 
@@ -252,6 +252,14 @@ impl<B: Backend> Backend for CrashingBackend<B> {
 
     async fn list_step_attempts(&self, query: ListSteps) -> BackendResult<Page<StepAttempt>> {
         self.inner.list_step_attempts(query).await
+    }
+
+    async fn load_record(
+        &self,
+        namespace_id: &str,
+        run_id: &str,
+    ) -> BackendResult<Option<RunRecord>> {
+        self.inner.load_record(namespace_id, run_id).await
     }
 
     async fn cancel_run(&self, namespace_id: &str, id: &str) -> BackendResult<Cancellation> {

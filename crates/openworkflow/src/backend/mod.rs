@@ -9,6 +9,7 @@ mod page;
 mod postgres;
 mod record;
 mod request;
+mod run_record;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod wakeups;
@@ -35,6 +36,7 @@ pub use request::{
     CanceledRun, Cancellation, Claim, EndedStep, ExecutionEnd, ListRuns, ListSteps, NewRun,
     NewSignal, NewStepAttempt, Owner, PageEdge, Window, WorkflowKey,
 };
+pub use run_record::{AttemptRecord, ChildRecord, RunRecord};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Sqlite, SqliteOptions};
 pub(crate) use wakeups::WorkNews;
@@ -171,6 +173,15 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Lists a run's step attempts, oldest first.
     async fn list_step_attempts(&self, query: ListSteps) -> BackendResult<Page<StepAttempt>>;
+
+    /// Reads a run with its step attempts and what was delivered to them, from one snapshot, without what
+    /// went in and came out. A step attempt that cannot be read is an error in its place; a run that
+    /// cannot be is the operation's.
+    async fn load_record(
+        &self,
+        namespace_id: &str,
+        run_id: &str,
+    ) -> BackendResult<Option<RunRecord>>;
 
     /// Cancels a run, those of its children that are to be canceled with it
     /// ([`NewRun::cancel_with_parent`]), and theirs; wakes the run's parent.

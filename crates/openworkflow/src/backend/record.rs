@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use serde::{Serialize, Serializer};
 use workflow_core::{Carrier, Error, ErrorKind, Payload};
 
 use super::{BackendError, Cursor, codec};
@@ -82,6 +83,12 @@ macro_rules! text_enum {
                     what: $what,
                     known: &[$($text),*],
                 })
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
             }
         }
 
@@ -350,7 +357,7 @@ impl StepAttempt {
 /// assert_eq!(error.to_string(), r#"step "charge": no money"#);
 /// assert!(error.retryable);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StoredError {
     /// The error's name, where it has one.
@@ -358,13 +365,23 @@ pub struct StoredError {
     /// The message; empty where none is stored.
     pub message: String,
     /// The stack trace or the chain of causes, where stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stack: Option<String>,
     /// Whether another attempt may help. Only failures of steps say otherwise.
     pub retryable: bool,
     /// What failed, where a step of this library did and it was not the user's own error.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "kind_as_text"
+    )]
     pub kind: Option<ErrorKind>,
     /// The step that the error of a run came from, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub step_name: Option<String>,
+}
+
+fn kind_as_text<S: Serializer>(kind: &Option<ErrorKind>, to: S) -> Result<S::Ok, S::Error> {
+    kind.map(|kind| kind.as_str()).serialize(to)
 }
 
 impl StoredError {

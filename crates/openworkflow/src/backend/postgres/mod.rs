@@ -12,6 +12,7 @@ mod news;
 mod options;
 mod passfile;
 mod plans;
+mod record;
 mod rows;
 mod runs;
 mod schema;
@@ -51,7 +52,7 @@ use self::time::ServerTime;
 use super::{
     Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, Connections, EndedStep,
     ExecutionEnd, History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, OrphanSearch,
-    Orphans, Owner, Page, QueueCounts, RunCounts, StepAttempt, Wakeups, WorkflowRun,
+    Orphans, Owner, Page, QueueCounts, RunCounts, RunRecord, StepAttempt, Wakeups, WorkflowRun,
 };
 use crate::{Clock, ClockOffset};
 
@@ -390,6 +391,14 @@ impl Backend for Postgres {
 
     async fn list_step_attempts(&self, query: ListSteps) -> BackendResult<Page<StepAttempt>> {
         self.0.list_step_attempts(query).await
+    }
+
+    async fn load_record(
+        &self,
+        namespace_id: &str,
+        run_id: &str,
+    ) -> BackendResult<Option<RunRecord>> {
+        self.0.load_record(namespace_id, run_id).await
     }
 
     async fn cancel_run(&self, namespace_id: &str, id: &str) -> BackendResult<Cancellation> {

@@ -9,6 +9,7 @@ mod execution;
 mod lists;
 mod options;
 mod queue;
+mod record;
 mod rows;
 mod runs;
 mod schema;
@@ -33,7 +34,7 @@ use tokio::sync::oneshot;
 use super::{
     Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd,
     History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, OrphanSearch, Orphans, Owner,
-    Page, QueueCounts, RunCounts, SWEEP_INTERVAL, StepAttempt, Wakeups, WorkflowRun,
+    Page, QueueCounts, RunCounts, RunRecord, SWEEP_INTERVAL, StepAttempt, Wakeups, WorkflowRun,
 };
 use crate::Clock;
 use connection::{Connections, Settings};
@@ -402,6 +403,18 @@ impl Backend for Sqlite {
     async fn list_step_attempts(&self, query: ListSteps) -> BackendResult<Page<StepAttempt>> {
         self.read(Reader::Lists, move |conn| {
             lists::step_attempts(conn, &query)
+        })
+        .await
+    }
+
+    async fn load_record(
+        &self,
+        namespace_id: &str,
+        run_id: &str,
+    ) -> BackendResult<Option<RunRecord>> {
+        let (namespace_id, run_id) = (namespace_id.to_owned(), run_id.to_owned());
+        self.read(Reader::Lists, move |conn| {
+            record::load(conn, &namespace_id, &run_id)
         })
         .await
     }
