@@ -221,6 +221,49 @@ async fn steps_of_unknown_statuses_go_on_and_those_of_unknown_kinds_wait_for_the
     assert_eq!(ran.load(Ordering::SeqCst), 0);
 }
 
+/// One row that cannot be read hides nothing else of what happened.
+#[tokio::test]
+async fn what_happened_is_told_beside_a_row_that_cannot_be_read() {
+    let db = Db::new().await;
+    let run = parked(&db).await;
+    db.execute("UPDATE step_attempts SET created_at = 'yesterday' WHERE step_name = 'first'");
+    let trace = db.client.trace_events(run.id()).await.unwrap();
+    let names: Vec<_> = trace.events.iter().map(|event| event.kind.name()).collect();
+    assert_eq!(names, ["run_created", "step_started"]);
+    let words = ["step_attempts", "created_at", "yesterday"];
+    assert_words(&trace.unreadable[0].problem, &words);
+    assert_eq!(trace.unreadable[0].run_id, run.id());
+    let summary = db.client.trace_summary(run.id()).await.unwrap();
+    assert_eq!(
+        (summary.steps.len(), &summary.unreadable),
+        (1, &trace.unreadable)
+    );
+
+    // What its executions recorded says nothing then, and a broken context of a wait neither.
+    db.execute(
+        "UPDATE workflow_runs SET config = '{\"executions';
+         UPDATE step_attempts SET context = '{\"resumeAt', config = '[' WHERE kind = 'sleep'",
+    );
+    let trace = db
+        .client
+        .trace_events(run.id())
+        .include_internal(true)
+        .await;
+    assert_eq!(trace.unwrap().unreadable.len(), 1);
+
+    db.execute("UPDATE workflow_runs SET available_at = 'soon'");
+    let error = db.client.trace_events(run.id()).await.unwrap_err();
+    assert_words(
+        &error.to_string(),
+        &["workflow_runs", run.id(), "available_at", "soon"],
+    );
+    let error = db.client.trace_summary(run.id()).await.unwrap_err();
+    assert_words(
+        &error.to_string(),
+        &["workflow_runs", run.id(), "available_at", "soon"],
+    );
+}
+
 #[tokio::test]
 async fn a_run_with_an_unknown_status_is_left_alone() {
     let db = Db::new().await;

@@ -13,6 +13,7 @@ mod deadlines;
 mod deleted;
 mod fairness;
 mod golden;
+mod history;
 mod interceptors;
 mod layers;
 mod leases;

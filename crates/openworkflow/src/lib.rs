@@ -30,6 +30,7 @@
 //!
 //! - Writing workflows: [`Workflow`], [`WorkflowSpec`], [`WorkflowContext`], [`RetryPolicy`].
 //! - Starting and watching them: [`Client`], [`RunHandle`].
+//! - What happened to a run: [`Client::trace_events`] and [`Client::trace_summary`], in [`trace`].
 //! - Running them: [`Worker`], with [`Interceptor`]s and tower layers around every step.
 //! - Where they live: [`Sqlite`], `Postgres`, and the [`backend`] module for a database of another kind.
 //! - Seeing them: the feature `otel`, whose `OtelInterceptor` makes one trace of each run.
@@ -69,6 +70,7 @@ mod progress;
 mod race;
 mod retry;
 mod step;
+pub mod trace;
 mod when;
 mod worker;
 mod workflow;
@@ -82,7 +84,7 @@ pub use backend::{Sqlite, SqliteOptions};
 pub use cancellation::Cancellation;
 pub use client::{
     Client, ClientBuilder, ClientError, ClientResult, ListRunsRequest, ListStepsRequest, RunHandle,
-    SendSignalRequest, StartRunRequest,
+    SendSignalRequest, StartRunRequest, TraceEventsRequest, TraceSummaryRequest,
 };
 pub use clock::{Clock, ClockOffset};
 pub use context::WorkflowContext;
@@ -121,6 +123,11 @@ struct ChangingPage;
 #[cfg(all(doctest, feature = "sqlite"))]
 #[doc = include_str!("../../../docs/errors.md")]
 struct ErrorsPage;
+
+/// The example of the page about what happened to a run, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/history.md")]
+struct HistoryPage;
 
 /// The example of the page about health, compiled.
 #[cfg(all(doctest, feature = "sqlite"))]

@@ -6,6 +6,7 @@ mod list;
 mod outage;
 mod send;
 mod start;
+mod trace;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use handle::RunHandle;
 pub use list::{ListRunsRequest, ListStepsRequest};
 pub use send::SendSignalRequest;
 pub use start::StartRunRequest;
+pub use trace::{TraceEventsRequest, TraceSummaryRequest};
 
 /// The result of a client's operation.
 pub type ClientResult<T> = std::result::Result<T, ClientError>;
@@ -231,6 +233,48 @@ impl Client {
     /// ```
     pub fn list_steps(&self, run_id: impl Into<String>) -> ListStepsRequest {
         ListStepsRequest::new(Arc::clone(&self.0), run_id.into())
+    }
+
+    /// Tells what happened to a run, in order: from the rows in the database, so of any run, whoever
+    /// executed it and whether or not it was traced. Await the request, after setting what is optional on it.
+    ///
+    /// ```no_run
+    /// # async fn example(client: openworkflow::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let trace = client.trace_events("6f9c1c2e").include_internal(true).children(true).await?;
+    /// for event in &trace.events {
+    ///     let step = event.kind.step().map(|step| &*step.name).unwrap_or_default();
+    ///     println!("{:?} {} {step}", event.at, event.kind.name());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The request resolves with [`ClientError::RunNotFound`], [`ClientError::Invalid`] for an id that no run
+    /// has, or the database's, such as one that names what cannot be read in the run's row. Step attempts and
+    /// children that cannot be read are [told of](crate::trace::TraceEvents::unreadable) beside the rest.
+    pub fn trace_events(&self, run_id: impl Into<String>) -> TraceEventsRequest {
+        TraceEventsRequest::new(Arc::clone(&self.0), run_id.into())
+    }
+
+    /// Summarizes what happened to a run: where its time went, its executions and steps, what failed, where
+    /// it stands. From the rows in the database, as [`trace_events`](Self::trace_events). Await the request.
+    ///
+    /// ```no_run
+    /// # async fn example(client: openworkflow::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let summary = client.trace_summary("6f9c1c2e").await?;
+    /// println!("{} after {:?}, {} retries", summary.status, summary.total, summary.retries);
+    /// if let Some(failure) = summary.errors.first() {
+    ///     println!("first error: {}", failure.error);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`trace_events`](Self::trace_events).
+    pub fn trace_summary(&self, run_id: impl Into<String>) -> TraceSummaryRequest {
+        TraceSummaryRequest::new(Arc::clone(&self.0), run_id.into())
     }
 
     /// Counts the runs of the namespace by status.
