@@ -30,7 +30,6 @@ pub(crate) fn parse_time(text: &str) -> Option<SystemTime> {
 }
 
 /// The time without what is finer than a millisecond, as it comes back from the database.
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn whole_millis(time: SystemTime) -> SystemTime {
     match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) if time <= latest_time() => {

@@ -12,7 +12,7 @@ use crate::backend::{RunStatus, StepAttemptKind, StoredError};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TraceEvent {
-    /// When it happened, by the database's clock.
+    /// When it happened, by the database's clock, to the millisecond.
     #[serde(serialize_with = "json::time")]
     pub at: SystemTime,
     /// Whether it is concluded from what else the rows hold rather than recorded. The time is then as near

@@ -1,6 +1,6 @@
 //! From the rows of a run to its events, in the order in which they happened.
 //!
-//! Times alone do not tell it: on SQLite they are milliseconds, and what shares a commit shares a time. So the
+//! Times alone do not tell it: they are milliseconds, some of them, and what shares a commit shares a time. So the
 //! executions of a run are one sequence, the events of a step another, and where times are equal the one is
 //! laid through the other as it must have been: a wait ends in a later execution than the one that set it up,
 //! and results are in the order in which the workflow's code observed them.
@@ -12,6 +12,7 @@ use super::event::{TraceEvent, TraceEventKind as Kind};
 use super::execution::{ExecutionEnding, TraceExecution};
 use super::steps::{Fate, Tale, tales};
 use super::{Story, recorded};
+use crate::backend::codec::whole_millis;
 use crate::backend::{RunStatus, StepAttemptKind, StoredError};
 
 /// An event of the run itself.
@@ -45,8 +46,16 @@ pub(crate) fn events(story: &Story, include_internal: bool) -> Vec<TraceEvent> {
     let tales = tales(story);
     let executions = recorded::executions(story, &tales);
     let mut of_run = of_run(story, &tales, &executions);
-    of_run.sort_by_key(|event| event.at);
     let mut of_steps: Vec<_> = tales.iter().flat_map(of_step).collect();
+    // Begins are stored to the millisecond and ends more finely, so that what began right after an end
+    // would come before it.
+    for at in of_run.iter_mut().map(|event| &mut event.at) {
+        *at = whole_millis(*at);
+    }
+    for at in of_steps.iter_mut().map(|event| &mut event.at) {
+        *at = whole_millis(*at);
+    }
+    of_run.sort_by_key(|event| event.at);
     of_steps.sort_by_key(|event| event.at);
     let mut merging = Merging {
         run_id: &story.run.id,
