@@ -1,6 +1,7 @@
 //! Claiming due runs, and failing those whose deadline passed.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -223,6 +224,38 @@ impl Claimed {
     }
 }
 
+/// How many more due runs a claim looks at than it wants, for those that others have locked. Looking costs,
+/// so it is few where nobody else claims, and more as soon as somebody was in the way.
+pub(super) struct Margin(AtomicI64);
+
+impl Margin {
+    const ALONE: i64 = 2;
+    const CROWDED: i64 = 64;
+
+    fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether a claim came upon runs that others had.
+    fn hear(&self, passed_over: bool) {
+        let margin = self.get();
+        let next = match passed_over {
+            true => (margin * 4).min(Self::CROWDED),
+            false => (margin - 1).max(Self::ALONE),
+        };
+        if next != margin {
+            // What somebody else has heard meanwhile is heard again.
+            self.0.store(next, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Default for Margin {
+    fn default() -> Self {
+        Self(AtomicI64::new(Self::ALONE))
+    }
+}
+
 /// When the runs of each namespace were last searched for passed deadlines.
 #[derive(Default)]
 pub(super) struct Sweeps(Mutex<HashMap<Arc<str>, Sweep>>);
@@ -284,8 +317,7 @@ impl Inner {
     async fn claim_due(&self, claim: &Claim) -> BackendResult<Vec<ClaimedRun>> {
         let mut free: Vec<&str> = claim.worker_ids.iter().map(|id| &**id).collect();
         let mut claimed = Vec::new();
-        // Beyond what is wanted, for those that others have locked.
-        let mut looked_at = 8 + 2 * free.len() as i64;
+        let mut looked_at = free.len() as i64 + self.margin.get();
         for repeat in 0..=REPEATS {
             if free.is_empty() {
                 break;
@@ -305,6 +337,7 @@ impl Inner {
             // Others had some of what was looked at, or have moved it meanwhile. What they put back is
             // due, and there may be more behind it; whoever gets nothing tries once more only.
             let passed_over = more.due.min(wanted) > got;
+            self.margin.hear(passed_over);
             if !passed_over || (repeat > 0 && got == 0) {
                 break;
             }

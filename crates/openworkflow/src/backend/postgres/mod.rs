@@ -41,7 +41,7 @@ use tokio::sync::oneshot;
 pub use options::PostgresOptions;
 pub use tls::TlsMode;
 
-use self::claims::Sweeps;
+use self::claims::{Margin, Sweeps};
 use self::homes::Source;
 use self::indexes::Indexes;
 use self::migrate::Tables;
@@ -91,6 +91,7 @@ pub(super) struct Inner {
     schema: String,
     indexes: Indexes,
     sweeps: Sweeps,
+    margin: Margin,
     /// None behind a pooler in transaction mode, nor where only a pool is known.
     listener: Option<Arc<Listener>>,
 }
@@ -227,6 +228,7 @@ impl Postgres {
             // Making them beside the work takes two connections for long.
             indexes: Indexes::new(indexed, options.migrate && !is_given, shared),
             sweeps: Sweeps::default(),
+            margin: Margin::default(),
         });
         let asked = Arc::downgrade(&inner);
         following.ask_by(move || {
