@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openworkflow::otel::OtelInterceptor;
+use openworkflow::otel::export::{Signal, Telemetry};
 use openworkflow::otel::opentelemetry_sdk::trace::SdkTracerProvider;
 use openworkflow::{
     Error, HealthCheck, HealthLimits, HealthReport, HealthStatus, WorkerHandle, WorkflowSpec,
@@ -259,6 +260,48 @@ async fn telemetry_that_is_lost() {
     assert!(report.is_ready(), "workflows go on");
     found(worker, "telemetry", HealthStatus::Healthy).await;
     harness.stop().await;
+}
+
+/// A receiver that is away: the queue is soon full, and the worker's health tells. The count outlives the
+/// export.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_loses_spans() {
+    let telemetry = Telemetry::builder()
+        // Nobody listens on that port.
+        .endpoint("http://127.0.0.1:9")
+        .max_queue_size(8)
+        .max_batch_size(8)
+        .build()
+        .unwrap();
+    let lost = telemetry.losses();
+    let mut harness = Harness::new(|worker| {
+        let workflow = PLAIN
+            .implement(|wf, ()| async move { wf.run("it", || async { Ok::<_, Error>(()) }).await });
+        let limits = limits(|limits| limits.telemetry_lost = Duration::from_secs(3));
+        let worker = worker.interceptor(telemetry.interceptor());
+        worker
+            .workflow(workflow)
+            .health_limits(limits)
+            .telemetry_losses(telemetry.losses())
+    })
+    .await;
+    let worker = harness.worker.as_ref().unwrap();
+    found(worker, "telemetry", HealthStatus::Healthy).await;
+    assert_eq!(lost(), 0);
+    for _ in 0..20 {
+        harness.complete(&PLAIN, ()).await;
+    }
+    let (check, report) = found(worker, "telemetry", HealthStatus::Degraded).await;
+    assert!(check.reason.contains("was lost"), "{check:?}");
+    assert!(report.is_ready(), "workflows go on");
+    found(worker, "telemetry", HealthStatus::Healthy).await;
+    harness.stop().await;
+    let dropped = lost();
+    let report = telemetry.shutdown(Duration::from_secs(2)).await;
+    let signals = [Signal::Traces, Signal::Metrics, Signal::Logs];
+    let reported = signals.map(|signal| report.of(signal).stats.lost());
+    assert_eq!(lost(), reported.iter().sum::<u64>());
+    assert!(lost() > dropped, "what was in the queue is lost, too");
 }
 
 #[tokio::test]

@@ -413,7 +413,7 @@ impl WorkerBuilder {
 
     /// How much telemetry was lost so far, as a count that only grows: whoever exports it knows. Where it
     /// grew of late, the worker's [health](WorkerHandle::health) is degraded. It is asked whenever somebody
-    /// asks for the health.
+    /// asks for the health. Where `openworkflow::otel::init()` exports it, `telemetry.losses()` is the count.
     ///
     /// ```no_run
     /// # async fn example(store: openworkflow::Sqlite) {

@@ -1,7 +1,6 @@
 //! Settings in code, above those of the environment, and what they make.
 
 use std::fmt;
-use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -9,36 +8,24 @@ use opentelemetry::trace::{
     SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
 };
 use opentelemetry::{Context, KeyValue, global};
-use opentelemetry_sdk::Resource;
 #[cfg(feature = "logs")]
 use opentelemetry_sdk::logs::{LogProcessor, LoggerProviderBuilder, SdkLoggerProvider};
 #[cfg(feature = "metrics")]
 use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider};
 use opentelemetry_sdk::trace::{
-    Sampler, SdkTracerProvider, ShouldSample, SpanProcessor, TracerProviderBuilder,
+    SdkTracerProvider, ShouldSample, SpanProcessor, TracerProviderBuilder,
 };
 
 use super::destination::{Destination, Protocol};
-use super::environment::Environment;
-use super::exporters::{Exporters, Settings};
-#[cfg(feature = "metrics")]
-use super::metrics;
-use super::queue::{Limits, Queue};
-use super::sampling::{self, ResampleRuns};
-#[cfg(feature = "metrics")]
-use super::self_metrics;
-use super::subscriber;
+use super::exporters::Settings;
+use super::set_up::{Remark, SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION};
+use super::subscriber::{self, LogFormat};
 use super::tail::TailSampling;
-use super::telemetry::{Providers, Telemetry};
-use super::thread::ExportThread;
+use super::telemetry::Telemetry;
 use super::{Compression, InitError, Signal};
+#[cfg(feature = "prometheus")]
+use crate::Prometheus;
 use crate::logs::ReplayedEvents;
-#[cfg(feature = "logs")]
-use crate::logs::RunIdsProcessor;
-
-const SERVICE_NAME: &str = "service.name";
-const SERVICE_VERSION: &str = "service.version";
-const SERVICE_INSTANCE_ID: &str = "service.instance.id";
 
 /// Sets up [`Telemetry`]; from [`Telemetry::builder`]. What is set here holds for all signals unless it
 /// says otherwise, and goes before what the environment says.
@@ -57,28 +44,31 @@ const SERVICE_INSTANCE_ID: &str = "service.instance.id";
 /// ```
 #[must_use = "call `init` or `build`"]
 pub struct TelemetryBuilder {
-    settings: Settings,
-    service: Vec<(&'static str, String)>,
-    attributes: Vec<KeyValue>,
-    sampler: Option<Box<dyn ShouldSample>>,
-    sample_ratio: Option<f64>,
-    resample_runs: Option<f64>,
-    tail: Option<TailSampling>,
-    queue_size: Option<usize>,
-    batch_size: Option<usize>,
-    delay: Option<Duration>,
-    without: Vec<Signal>,
+    pub(super) settings: Settings,
+    pub(super) service: Vec<(&'static str, String)>,
+    pub(super) attributes: Vec<KeyValue>,
+    pub(super) sampler: Option<Box<dyn ShouldSample>>,
+    pub(super) sample_ratio: Option<f64>,
+    pub(super) resample_runs: Option<f64>,
+    pub(super) tail: Option<TailSampling>,
+    pub(super) queue_size: Option<usize>,
+    pub(super) batch_size: Option<usize>,
+    pub(super) delay: Option<Duration>,
+    pub(super) without: Vec<Signal>,
     /// With the processors, readers and views that were given.
-    tracers: TracerProviderBuilder,
+    pub(super) tracers: TracerProviderBuilder,
     #[cfg(feature = "metrics")]
-    meters: MeterProviderBuilder,
+    pub(super) meters: MeterProviderBuilder,
     #[cfg(feature = "metrics")]
-    has_readers: bool,
+    pub(super) has_readers: bool,
     #[cfg(feature = "metrics")]
-    interval: Option<Duration>,
+    pub(super) interval: Option<Duration>,
     #[cfg(feature = "logs")]
-    loggers: LoggerProviderBuilder,
-    replayed: ReplayedEvents,
+    pub(super) loggers: LoggerProviderBuilder,
+    #[cfg(feature = "prometheus")]
+    pub(super) prometheus: Option<Prometheus>,
+    format: LogFormat,
+    pub(super) replayed: ReplayedEvents,
 }
 
 impl TelemetryBuilder {
@@ -104,6 +94,9 @@ impl TelemetryBuilder {
             interval: None,
             #[cfg(feature = "logs")]
             loggers: SdkLoggerProvider::builder(),
+            #[cfg(feature = "prometheus")]
+            prometheus: None,
+            format: LogFormat::default(),
             replayed: ReplayedEvents::default(),
         }
     }
@@ -253,9 +246,29 @@ impl TelemetryBuilder {
         self
     }
 
-    /// Adds to the meter provider: readers that metrics go to besides, such as one that serves them to
-    /// Prometheus, and views, which change buckets, attributes and names. Metrics are taken then, whether
-    /// they are exported or not.
+    /// Has Prometheus scrape the metrics too, or alone where they are not exported: its reader on the same
+    /// meter provider, and exemplars of what [`Telemetry::interceptor`] measures. (Where telemetry is
+    /// switched off by `OTEL_SDK_DISABLED`, it finds nothing.) Of several that are given the last counts.
+    ///
+    /// ```no_run
+    /// use workflow_otel::Prometheus;
+    /// use workflow_otel::export::Telemetry;
+    ///
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let prometheus = Prometheus::new();
+    /// let telemetry = Telemetry::builder().prometheus(&prometheus).init()?;
+    /// // worker.interceptor(telemetry.interceptor()), Observe::on("0.0.0.0:9464").metrics(&prometheus)
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "prometheus")]
+    pub fn prometheus(mut self, prometheus: &Prometheus) -> Self {
+        self.prometheus = Some(prometheus.clone());
+        self.has_readers = true;
+        self
+    }
+
+    /// Adds to the meter provider: readers that metrics go to besides, and views, which change buckets,
+    /// attributes and names. Metrics are taken then, whether they are exported or not.
     ///
     /// ```
     /// use workflow_otel::export::Telemetry;
@@ -313,6 +326,19 @@ impl TelemetryBuilder {
         self
     }
 
+    /// How the log is written that [`init`](Self::init) sets up on standard error. Otherwise as text on a
+    /// terminal, and as JSON lines with the ids of runs, steps and spans elsewhere.
+    ///
+    /// ```
+    /// use workflow_otel::export::{LogFormat, Telemetry};
+    ///
+    /// let builder = Telemetry::builder().log_format(LogFormat::Json);
+    /// ```
+    pub fn log_format(mut self, format: LogFormat) -> Self {
+        self.format = format;
+        self
+    }
+
     /// Sets up telemetry and installs it for the whole process, as [`init`](super::init) does.
     ///
     /// # Errors
@@ -323,6 +349,7 @@ impl TelemetryBuilder {
         if has_global_provider() || INSTALLED.swap(true, Ordering::SeqCst) {
             return Err(InitError::AlreadyInstalled);
         }
+        let format = self.format;
         let (telemetry, remarks) = self.set_up(true).inspect_err(|_| {
             INSTALLED.store(false, Ordering::SeqCst);
         })?;
@@ -337,8 +364,8 @@ impl TelemetryBuilder {
         if !global::get_text_map_propagator(|p| p.fields().next().is_some()) {
             global::set_text_map_propagator(telemetry.propagator());
         }
-        subscriber::install(&telemetry);
-        tell(&remarks);
+        subscriber::install(&telemetry, format);
+        remarks.iter().for_each(Remark::tell);
         Ok(telemetry)
     }
 
@@ -351,195 +378,8 @@ impl TelemetryBuilder {
     /// reached is no error: it may be later.
     pub fn build(self) -> Result<Telemetry, InitError> {
         let (telemetry, remarks) = self.set_up(false)?;
-        tell(&remarks);
+        remarks.iter().for_each(Remark::tell);
         Ok(telemetry)
-    }
-
-    /// Also what is to be told when there is a log.
-    fn set_up(
-        mut self,
-        #[cfg_attr(not(feature = "metrics"), expect(unused_variables))] globally: bool,
-    ) -> Result<(Telemetry, Vec<String>), InitError> {
-        let env = Environment::of_process();
-        let propagators = env.propagators()?;
-        if env.is_disabled()? {
-            return Ok((
-                Telemetry::new(Providers::off(), Vec::new(), propagators, self.replayed),
-                Vec::new(),
-            ));
-        }
-        let mut work = Work {
-            resource: self.resource(),
-            thread: ExportThread::new().map_err(InitError::Thread)?,
-            remarks: Vec::new(),
-            env,
-        };
-        // Providers are built when nothing can go wrong any more: one that is dropped waits for the thread.
-        let tracers = self.tracer_provider(&mut work)?;
-        #[cfg(feature = "logs")]
-        let loggers = self.logger_provider(&mut work)?;
-        #[cfg(feature = "metrics")]
-        let (meters, reader) = self.meter_provider(&mut work, globally)?;
-        let controls = work.thread.start().map_err(InitError::Thread)?;
-        let providers = Providers {
-            tracers: tracers.build(),
-            #[cfg(feature = "metrics")]
-            meters: match reader {
-                Some(reader) => meters.with_reader(reader.build()).build(),
-                None => meters.build(),
-            },
-            #[cfg(feature = "metrics")]
-            has_readers: self.has_readers,
-            #[cfg(feature = "logs")]
-            loggers: loggers.build(),
-        };
-        #[cfg(feature = "metrics")]
-        for control in &controls {
-            self_metrics::observe(&providers.meters, &control.account);
-        }
-        let telemetry = Telemetry::new(providers, controls, propagators, self.replayed);
-        Ok((telemetry, work.remarks))
-    }
-
-    fn tracer_provider(&mut self, work: &mut Work) -> Result<TracerProviderBuilder, InitError> {
-        let Some(way) = self.way(Signal::Traces, work)? else {
-            return Ok(SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff));
-        };
-        let exporter = work.in_runtime(|resource| way.spans(resource))?;
-        let limits = self.limits(&work.env, "OTEL_BSP", Duration::from_secs(5))?;
-        let queue = Queue::open(&mut work.thread, Signal::Traces, exporter, limits);
-        let tracers = mem::take(&mut self.tracers)
-            .with_resource(work.resource.clone())
-            .with_sampler(self.sampler_or(&work.env)?);
-        Ok(match &self.tail {
-            Some(tail) => tracers.with_span_processor(tail.processor(queue)?),
-            None => tracers.with_span_processor(queue),
-        })
-    }
-
-    #[cfg(feature = "metrics")]
-    fn meter_provider(
-        &mut self,
-        work: &mut Work,
-        globally: bool,
-    ) -> Result<(MeterProviderBuilder, Option<metrics::ReaderBuilder>), InitError> {
-        let way = self.way(Signal::Metrics, work)?;
-        // The API does not tell whether one was set. The one that does nothing has nothing.
-        let is_set = || size_of_val(&*global::meter_provider()) > 0;
-        if globally && (way.is_some() || self.has_readers) && is_set() {
-            return Err(InitError::AlreadyInstalled);
-        }
-        let meters = mem::take(&mut self.meters).with_resource(work.resource.clone());
-        let Some(way) = way else {
-            return Ok((meters, None));
-        };
-        let interval = match self.interval {
-            Some(interval) => Some(interval),
-            None => work.env.metric_interval()?,
-        };
-        let interval = interval.unwrap_or(Duration::from_secs(60));
-        if interval.is_zero() {
-            return Err(InitError::invalid("the interval of metrics", "it is 0"));
-        }
-        let exporter = work.in_runtime(|_| way.metrics())?;
-        let reader = metrics::reader(&mut work.thread, exporter, interval);
-        Ok((meters, Some(reader)))
-    }
-
-    #[cfg(feature = "logs")]
-    fn logger_provider(&mut self, work: &mut Work) -> Result<LoggerProviderBuilder, InitError> {
-        let Some(way) = self.way(Signal::Logs, work)? else {
-            return Ok(SdkLoggerProvider::builder());
-        };
-        let exporter = work.in_runtime(|resource| way.logs(resource))?;
-        let limits = self.limits(&work.env, "OTEL_BLRP", Duration::from_secs(1))?;
-        let queue = Queue::open(&mut work.thread, Signal::Logs, exporter, limits);
-        Ok(mem::take(&mut self.loggers)
-            .with_resource(work.resource.clone())
-            .with_log_processor(RunIdsProcessor::new())
-            .with_log_processor(queue))
-    }
-
-    /// The way out for a signal, unless it is off.
-    fn way(&self, signal: Signal, work: &mut Work) -> Result<Option<Exporters>, InitError> {
-        if self.without.contains(&signal) || !work.env.is_exported(signal)? {
-            return Ok(None);
-        }
-        let destination = self.settings.destination.as_ref();
-        let off = destination.and_then(|to| to.off.iter().find(|(off, _)| *off == signal));
-        if let Some((_, why)) = off {
-            work.remarks
-                .push(format!("{signal} are not exported: {why}"));
-            return Ok(None);
-        }
-        Exporters::new(signal, &self.settings, &work.env).map(Some)
-    }
-
-    /// `set` is the beginning of the variables' names.
-    fn limits(&self, env: &Environment, set: &str, delay: Duration) -> Result<Limits, InitError> {
-        let queue = match self.queue_size {
-            Some(items) => items,
-            None => env.queue_size(set)?.unwrap_or(2048),
-        };
-        let batch = match self.batch_size {
-            Some(items) => items,
-            None => env.batch_size(set)?.unwrap_or(512),
-        };
-        let delay = match self.delay {
-            Some(delay) => delay,
-            None => env.schedule_delay(set)?.unwrap_or(delay),
-        };
-        for (what, is_zero) in [
-            ("the size of the queue", queue == 0),
-            ("the size of batches", batch == 0),
-            ("the delay of batches", delay.is_zero()),
-        ] {
-            if is_zero {
-                return Err(InitError::invalid(what, "it is 0"));
-            }
-        }
-        Ok(Limits {
-            queue,
-            batch: batch.min(queue),
-            delay,
-        })
-    }
-
-    fn resource(&self) -> Resource {
-        // Reads OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME.
-        let found = Resource::builder().build();
-        let mut attributes = self.attributes.clone();
-        let instance = opentelemetry::Key::from_static_str(SERVICE_INSTANCE_ID);
-        if found.get(&instance).is_none() {
-            let id = uuid::Uuid::new_v4().to_string();
-            attributes.push(KeyValue::new(SERVICE_INSTANCE_ID, id));
-        }
-        for (key, value) in &self.service {
-            attributes.push(KeyValue::new(*key, value.clone()));
-        }
-        Resource::builder().with_attributes(attributes).build()
-    }
-
-    fn sampler_or(&self, env: &Environment) -> Result<Box<dyn ShouldSample>, InitError> {
-        let parent_based = |root| Sampler::ParentBased(Box::new(root));
-        let sampler: Box<dyn ShouldSample> = match (&self.sampler, self.sample_ratio) {
-            (Some(sampler), _) => sampler.clone(),
-            (None, Some(ratio)) => Box::new(parent_based(sampling::ratio(
-                "the ratio of samples",
-                ratio,
-            )?)),
-            (None, None) => {
-                let of_env = env.sampler()?;
-                Box::new(of_env.unwrap_or_else(|| parent_based(Sampler::AlwaysOn)))
-            }
-        };
-        Ok(match self.resample_runs {
-            Some(ratio) => Box::new(ResampleRuns {
-                otherwise: sampler,
-                runs: sampling::ratio("the ratio of resampled runs", ratio)?,
-            }),
-            None => sampler,
-        })
     }
 }
 
@@ -554,27 +394,6 @@ impl fmt::Debug for TelemetryBuilder {
             .field("tail_sampling", &self.tail)
             .field("without", &self.without)
             .finish_non_exhaustive()
-    }
-}
-
-/// What is at hand while telemetry is set up.
-struct Work {
-    env: Environment,
-    resource: Resource,
-    thread: ExportThread,
-    remarks: Vec<String>,
-}
-
-impl Work {
-    fn in_runtime<T>(&self, make: impl FnOnce(&Resource) -> T) -> T {
-        let _current = self.thread.enter();
-        make(&self.resource)
-    }
-}
-
-fn tell(remarks: &[String]) {
-    for remark in remarks {
-        tracing::info!(target: "workflow_otel", "{remark}");
     }
 }
 

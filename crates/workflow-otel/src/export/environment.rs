@@ -81,17 +81,45 @@ impl Environment {
         value.map_or(Ok(false), |value| Self::truth(DISABLED, value))
     }
 
-    /// Whether a signal is exported by OTLP: not where its variable says that there is no exporter.
-    pub(super) fn is_exported(&self, signal: Signal) -> Result<bool, InitError> {
-        let name = format!("OTEL_{}_EXPORTER", signal.in_variables());
-        match self.get(&name) {
-            None | Some("otlp") => Ok(true),
-            Some("none") => Ok(false),
-            Some(other) => Err(InitError::invalid(
-                name,
-                format!("{other:?} is not supported; there are otlp and none"),
-            )),
+    /// Whether a signal is exported by OTLP: not where its variable says that there is no exporter, or
+    /// that Prometheus scrapes it, which code has to be ready for.
+    pub(super) fn is_exported(&self, signal: Signal, is_scraped: bool) -> Result<bool, InitError> {
+        let name = exporter_variable(signal);
+        let Some(list) = self.get(&name) else {
+            return Ok(true);
+        };
+        let mut exported = false;
+        for exporter in list.split(',').map(str::trim) {
+            match exporter {
+                "otlp" => exported = true,
+                "none" => {}
+                "prometheus" if signal == Signal::Metrics => {
+                    if !is_scraped {
+                        let reason = "nothing serves metrics to Prometheus; give one to the builder, with \
+                                      `.prometheus(&prometheus)` (feature `prometheus`), and serve it";
+                        return Err(InitError::invalid(name, reason));
+                    }
+                }
+                other => {
+                    let reason = format!("{other:?} is not supported; there are otlp and none");
+                    return Err(InitError::invalid(name, reason));
+                }
+            }
         }
+        Ok(exported)
+    }
+
+    /// Variables that ask for exporters which this build does not have, each with the remedy.
+    pub(super) fn in_vain(&self, is_built: fn(Signal) -> bool) -> impl Iterator<Item = String> {
+        let missing = Signal::ALL.into_iter().filter(move |of| !is_built(*of));
+        missing.filter_map(|signal| {
+            let name = exporter_variable(signal);
+            let value = self.get(&name).filter(|value| *value != "none")?;
+            Some(format!(
+                "{name} is {value}, and {signal} are not exported: this build cannot; it takes the feature \
+                 `otel-{signal}` of openworkflow, or `{signal}` of workflow-otel"
+            ))
+        })
     }
 
     pub(super) fn protocol(&self, signal: Signal) -> Result<Protocol, InitError> {
@@ -219,6 +247,11 @@ impl Environment {
     }
 }
 
+/// The variable that names the exporters of a signal.
+fn exporter_variable(signal: Signal) -> String {
+    format!("OTEL_{}_EXPORTER", signal.in_variables())
+}
+
 /// Which formats carry context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Propagators {
@@ -299,7 +332,13 @@ mod tests {
         let errors = [
             of("OTEL_SDK_DISABLED", "yes").is_disabled().map(drop),
             of("OTEL_METRICS_EXPORTER", "console")
-                .is_exported(Signal::Metrics)
+                .is_exported(Signal::Metrics, true)
+                .map(drop),
+            of("OTEL_METRICS_EXPORTER", "prometheus")
+                .is_exported(Signal::Metrics, false)
+                .map(drop),
+            of("OTEL_LOGS_EXPORTER", "prometheus")
+                .is_exported(Signal::Logs, true)
                 .map(drop),
             of("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
                 .protocol(Signal::Traces)
@@ -319,6 +358,8 @@ mod tests {
         let names = [
             "OTEL_SDK_DISABLED",
             "OTEL_METRICS_EXPORTER",
+            "OTEL_METRICS_EXPORTER",
+            "OTEL_LOGS_EXPORTER",
             "OTEL_EXPORTER_OTLP_PROTOCOL",
             "OTEL_EXPORTER_OTLP_CLIENT_KEY",
             "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT",
@@ -330,5 +371,38 @@ mod tests {
             let error = error.unwrap_err().to_string();
             assert!(error.starts_with(name), "{error}");
         }
+    }
+    #[test]
+    fn an_exporter_is_otlp_or_prometheus_or_both_or_none() {
+        for (list, exported) in [
+            ("", true),
+            ("otlp", true),
+            ("otlp, prometheus", true),
+            ("prometheus", false),
+            ("none", false),
+        ] {
+            let env = env(&[("OTEL_METRICS_EXPORTER", list)]);
+            let found = env.is_exported(Signal::Metrics, true).unwrap();
+            assert_eq!(found, exported, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_build_does_not_have_is_told_where_it_is_asked_for() {
+        let traces_alone = |signal| signal == Signal::Traces;
+        let told = |value| {
+            let env = env(&[
+                ("OTEL_TRACES_EXPORTER", "otlp"),
+                ("OTEL_LOGS_EXPORTER", value),
+            ]);
+            env.in_vain(traces_alone).collect::<Vec<_>>()
+        };
+        assert_eq!(told(""), [""; 0]);
+        assert_eq!(told("none"), [""; 0]);
+        let [told] = &told("otlp")[..] else {
+            panic!("one line");
+        };
+        assert!(told.starts_with("OTEL_LOGS_EXPORTER is otlp"), "{told}");
+        assert!(told.contains("feature `otel-logs`"), "{told}");
     }
 }

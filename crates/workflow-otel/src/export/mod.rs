@@ -33,7 +33,7 @@
 //! | variable | default |
 //! |---|---|
 //! | `OTEL_SDK_DISABLED` | `false` |
-//! | `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER`, `OTEL_LOGS_EXPORTER` (`otlp`, `none`) | `otlp` |
+//! | `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER`, `OTEL_LOGS_EXPORTER` (`otlp`, `none`; for metrics `prometheus`, with [`TelemetryBuilder::prometheus`]) | `otlp` |
 //! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | `unknown_service` |
 //! | `OTEL_EXPORTER_OTLP_ENDPOINT` | `http://localhost:4318`, for gRPC `:4317` |
 //! | `OTEL_EXPORTER_OTLP_PROTOCOL` (`http/protobuf`, `grpc`) | `http/protobuf` |
@@ -71,6 +71,7 @@ mod reporter;
 mod sampling;
 #[cfg(feature = "metrics")]
 mod self_metrics;
+mod set_up;
 mod signal;
 mod subscriber;
 mod tail;
@@ -83,13 +84,14 @@ pub use destination::{Compression, Destination, Protocol};
 pub use error::InitError;
 pub use report::{ExportStats, Report, SignalReport, Undelivered};
 pub use signal::Signal;
+pub use subscriber::LogFormat;
 pub use tail::TailSampling;
 pub use telemetry::Telemetry;
 
 /// Sets up export as the environment describes it (see [`export`](self)) and installs it for the whole
 /// process: the global tracer provider, with the feature `metrics` the global meter provider, the global
 /// propagator unless one was set, and, unless there is a `tracing` subscriber, one that logs to standard
-/// error, turns `tracing` spans into spans, and, with the feature `logs`, its events into log records.
+/// error ([`LogFormat`]), turns `tracing` spans into spans, and, with the feature `logs`, its events into log records.
 ///
 /// [`Telemetry::builder`] does the same with settings in code, or without installing anything.
 ///

@@ -19,6 +19,15 @@ pub enum Signal {
 impl Signal {
     pub(super) const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
 
+    /// Whether this build can export it.
+    pub(super) const fn is_built(self) -> bool {
+        match self {
+            Self::Traces => true,
+            Self::Metrics => cfg!(feature = "metrics"),
+            Self::Logs => cfg!(feature = "logs"),
+        }
+    }
+
     /// The path in OTLP over HTTP.
     pub(super) const fn path(self) -> &'static str {
         match self {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use opentelemetry::Context;
@@ -28,6 +29,8 @@ use super::reporter;
 #[cfg(feature = "metrics")]
 use crate::MetricSelection;
 use crate::OtelInterceptor;
+#[cfg(feature = "prometheus")]
+use crate::Prometheus;
 #[cfg(feature = "logs")]
 use crate::logs::appender_layer;
 use crate::logs::{ReplayedEvents, RunFilter};
@@ -50,6 +53,9 @@ pub(super) struct Providers {
     /// Metrics are read by others too.
     #[cfg(feature = "metrics")]
     pub(super) has_readers: bool,
+    /// Which scrapes what the interceptor measures.
+    #[cfg(feature = "prometheus")]
+    pub(super) prometheus: Option<Prometheus>,
     #[cfg(feature = "logs")]
     pub(super) loggers: SdkLoggerProvider,
 }
@@ -64,9 +70,19 @@ impl Providers {
             meters: SdkMeterProvider::default(),
             #[cfg(feature = "metrics")]
             has_readers: false,
+            #[cfg(feature = "prometheus")]
+            prometheus: None,
             #[cfg(feature = "logs")]
             loggers: SdkLoggerProvider::builder().build(),
         }
+    }
+
+    /// With a reader, for which nothing is measured.
+    #[cfg(feature = "prometheus")]
+    pub(super) fn scraped_in_vain(mut self, prometheus: &Prometheus) -> Self {
+        let meters = SdkMeterProvider::builder().with_reader(prometheus.reader());
+        self.meters = meters.build();
+        self
     }
 
     /// Makes what is done with them later do nothing. The queues are through, so this does not block.
@@ -90,6 +106,8 @@ pub struct Telemetry {
     controls: Vec<Control>,
     propagators: Propagators,
     replayed: ReplayedEvents,
+    /// Once somebody wants it.
+    interceptor: Arc<OnceLock<OtelInterceptor>>,
     before: Vec<Work>,
     is_shut_down: bool,
 }
@@ -111,17 +129,23 @@ impl Telemetry {
             controls,
             propagators,
             replayed,
+            interceptor: Arc::default(),
             before: Vec::new(),
             is_shut_down: false,
         }
     }
 
-    /// An interceptor, for clients and workers, whose spans and metrics are exported here.
+    /// The interceptor, for clients and workers, whose spans and metrics are exported here.
     ///
     /// For one with other settings, give [`tracer_provider`](Self::tracer_provider),
     /// `meter_provider` and [`propagator`](Self::propagator) to [`OtelInterceptor::builder`].
     #[must_use]
     pub fn interceptor(&self) -> OtelInterceptor {
+        let interceptor = self.interceptor.get_or_init(|| self.make_interceptor());
+        interceptor.clone()
+    }
+
+    fn make_interceptor(&self) -> OtelInterceptor {
         let builder = OtelInterceptor::builder().propagator(self.propagator());
         let builder = if self.is_enabled(Signal::Traces) {
             builder.tracer_provider(&self.providers.tracers)
@@ -134,6 +158,11 @@ impl Telemetry {
             builder.meter_provider(&self.providers.meters)
         } else {
             builder.metrics(MetricSelection::None)
+        };
+        #[cfg(feature = "prometheus")]
+        let builder = match &self.providers.prometheus {
+            Some(prometheus) => builder.exemplars(prometheus),
+            None => builder,
         };
         builder.build()
     }
@@ -256,6 +285,32 @@ impl Telemetry {
     pub fn stats(&self, signal: Signal) -> ExportStats {
         let control = self.control(signal);
         control.map_or_else(ExportStats::default, |control| control.account.stats())
+    }
+
+    /// How much was lost so far, as a count that only grows: of all signals what could not be exported, and
+    /// the spans that [`interceptor`](Self::interceptor) could not make. It is there for as long as somebody
+    /// has it, after the shutdown too; asking costs a few loads.
+    ///
+    /// A worker's health goes by it:
+    ///
+    /// ```
+    /// use workflow_otel::export::Telemetry;
+    ///
+    /// # fn example(telemetry: &Telemetry) {
+    /// let lost = telemetry.losses();
+    /// // openworkflow::Worker::builder(store).telemetry_losses(lost)
+    /// assert_eq!(lost(), 0);
+    /// # }
+    /// ```
+    pub fn losses(&self) -> impl Fn() -> u64 + Clone + Send + Sync + use<> {
+        let accounts = self.controls.iter().map(|c| Arc::clone(&c.account));
+        let accounts: Arc<[_]> = accounts.collect();
+        let interceptor = Arc::clone(&self.interceptor);
+        move || {
+            let exports = accounts.iter().map(|account| account.stats().lost());
+            let made = interceptor.get();
+            exports.sum::<u64>() + made.map_or(0, |made| made.losses().spans)
+        }
     }
 
     /// Sends what has ended so far, and metrics as they are now, without waiting for a batch to fill or
