@@ -12,7 +12,7 @@ use crate::names::Names;
 use crate::{board, docs, programs};
 
 /// The instruments, in code. What rules and board name is one of these, or recorded by a rule.
-const INSTRUMENTS: [&str; 19] = [
+const INSTRUMENTS: [&str; 23] = [
     metric::WORKFLOW_RUNS_CREATED,
     metric::WORKFLOW_EXECUTIONS,
     metric::WORKFLOW_EXECUTION_DURATION,
@@ -28,6 +28,10 @@ const INSTRUMENTS: [&str; 19] = [
     metric::OTEL_SDK_PROCESSOR_SPAN_PROCESSED,
     metric::OTEL_SDK_PROCESSOR_SPAN_QUEUE_SIZE,
     metric::OTEL_SDK_EXPORTER_SPAN_EXPORTED,
+    metric::OTEL_SDK_PROCESSOR_LOG_PROCESSED,
+    metric::OTEL_SDK_PROCESSOR_LOG_QUEUE_SIZE,
+    metric::OTEL_SDK_EXPORTER_LOG_EXPORTED,
+    metric::OTEL_SDK_EXPORTER_METRIC_DATA_POINT_EXPORTED,
     metric::WORKFLOW_WORKER_SLOTS,
     metric::WORKFLOW_QUEUE_DEPTH,
     metric::WORKFLOW_QUEUE_OLDEST,
@@ -50,13 +54,14 @@ const ATTRIBUTES: [&str; 13] = [
     attribute::STATUS,
 ];
 /// Prometheus's own, and those that the rules make.
-const LABELS: [&str; 7] = [
+const LABELS: [&str; 8] = [
     "alertname",
     "alertstate",
     "instance",
     "job",
     "le",
     "severity",
+    "signal",
     "where",
 ];
 

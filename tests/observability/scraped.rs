@@ -156,6 +156,7 @@ async fn alerts_fire() {
     )
     .await;
     site.lose_spans().await;
+    site.lose_log_records();
     site.lose_a_lease().await;
     site.hold().await;
     let all = [
@@ -166,19 +167,20 @@ async fn alerts_fire() {
         "WorkflowQueueDeep",
         "WorkflowQueueOld",
         "WorkflowTelemetryDropped interceptor",
-        "WorkflowTelemetryDropped queue",
+        "WorkflowTelemetryDropped logs queue",
+        "WorkflowTelemetryDropped traces queue",
         "WorkflowsActiveHigh",
     ];
     firing(&site.prometheus, &all).await;
     site.release();
-    firing(&site.prometheus, &all[..8]).await;
+    firing(&site.prometheus, &all[..9]).await;
 }
 
 /// Waits until exactly these alerts fire.
 async fn firing(prometheus: &Prometheus, expected: &[&str]) {
     prometheus
         .query_until(r#"ALERTS{alertstate="firing"}"#, |samples| {
-            let found = told(samples, &["alertname", "workflow_name", "where"]);
+            let found = told(samples, &["alertname", "workflow_name", "signal", "where"]);
             (found == expected).then_some(())
         })
         .await;

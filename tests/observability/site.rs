@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use openworkflow::observe::Observe;
+use openworkflow::otel;
 use openworkflow::otel::export::{Signal, Telemetry};
-use openworkflow::otel::{self, OtelInterceptor};
+use openworkflow::otel::opentelemetry::logs::{Logger as _, LoggerProvider as _};
 use openworkflow::{Error, Result, RetryPolicy, WorkerHandle, Workflow, WorkflowSpec};
 use openworkflow_tests::prometheus::Prometheus;
 use openworkflow_tests::{Database as _, Gate, Harness, SqliteDatabase, wait_until};
@@ -50,16 +51,10 @@ impl Site {
             // Room for what the days make, and no more than that can be filled soon.
             .max_queue_size(256)
             .max_batch_size(64)
-            .without(Signal::Metrics)
-            .without(Signal::Logs)
-            .meters(|meters| meters.with_reader(metrics.reader()))
+            .prometheus(&metrics)
             .build()
             .expect("telemetry can be set up");
-        let otel = OtelInterceptor::builder()
-            .tracer_provider(telemetry.tracer_provider())
-            .meter_provider(telemetry.meter_provider())
-            .exemplars(&metrics)
-            .build();
+        let otel = telemetry.interceptor();
         let (taken, held) = (Gate::closed(), Gate::closed());
         let mut harness = Harness::idle_with(|client| client.interceptor(otel.clone())).await;
         leave_due(&harness).await;
@@ -150,6 +145,14 @@ impl Site {
             self.telemetry.stats(Signal::Traces).dropped > 0
         })
         .await;
+    }
+
+    /// Logs until the queue of the export is full.
+    pub(crate) fn lose_log_records(&self) {
+        let logger = self.telemetry.logger_provider().logger("shop");
+        while self.telemetry.stats(Signal::Logs).dropped == 0 {
+            logger.emit(logger.create_log_record());
+        }
     }
 }
 

@@ -44,16 +44,16 @@ pub(crate) fn builder(protocol: Protocol, endpoint: &str, signal: Signal) -> Tel
 }
 
 /// A client and a worker on a database of their own.
-struct Shop {
+pub(crate) struct Shop {
     client: Client,
-    worker: WorkerHandle,
+    pub(crate) worker: WorkerHandle,
     /// Events of this thread, which is the runtime's only one, go to the telemetry.
     _log: DefaultGuard,
     _folder: tempfile::TempDir,
 }
 
 impl Shop {
-    async fn open(telemetry: &Telemetry) -> Self {
+    pub(crate) async fn open(telemetry: &Telemetry) -> Self {
         let logged = filter_fn(|metadata| LOGGED.contains(&metadata.name()));
         let log = telemetry.log_layer().with_filter(logged);
         let log = tracing_subscriber::registry().with(log).set_default();
@@ -81,7 +81,7 @@ impl Shop {
     }
 
     /// So many runs, one after the other, each with the right result.
-    async fn trade(&self, runs: u32) {
+    pub(crate) async fn trade(&self, runs: u32) {
         for number in 0..runs {
             let run = self.client.start(&GREET, &number).await.unwrap();
             assert_eq!(run.result().await.unwrap(), number + 1);

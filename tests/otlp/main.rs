@@ -6,6 +6,7 @@ mod presets;
 mod proxy;
 mod receiver;
 mod sampling;
+mod scraped;
 mod shutdown;
 mod tls;
 mod tree;

@@ -144,10 +144,11 @@ struct LogsPage;
 #[doc = include_str!("../../../docs/postgres.md")]
 struct PostgresPage;
 
-/// The example of the page about alerts, compiled.
+/// The examples of the page about alerts, compiled.
 #[cfg(all(
     doctest,
     feature = "observe",
+    feature = "otel-otlp",
     feature = "otel-prometheus",
     feature = "sqlite"
 ))]

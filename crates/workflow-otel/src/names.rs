@@ -91,6 +91,18 @@ pub mod metric {
     /// Spans whose export is over, with [`ERROR_TYPE`](super::attribute::ERROR_TYPE) where no receiver has
     /// them. Counter. OpenTelemetry's own.
     pub const OTEL_SDK_EXPORTER_SPAN_EXPORTED: &str = "otel.sdk.exporter.span.exported";
+    /// Log records that left the queue of an export, as
+    /// [`OTEL_SDK_PROCESSOR_SPAN_PROCESSED`] has it of spans. Counter. OpenTelemetry's own.
+    pub const OTEL_SDK_PROCESSOR_LOG_PROCESSED: &str = "otel.sdk.processor.log.processed";
+    /// Log records that wait in the queue of an export. Up-down counter. OpenTelemetry's own.
+    pub const OTEL_SDK_PROCESSOR_LOG_QUEUE_SIZE: &str = "otel.sdk.processor.log.queue.size";
+    /// Log records whose export is over, as [`OTEL_SDK_EXPORTER_SPAN_EXPORTED`] has it of spans. Counter.
+    /// OpenTelemetry's own.
+    pub const OTEL_SDK_EXPORTER_LOG_EXPORTED: &str = "otel.sdk.exporter.log.exported";
+    /// Data points of metrics whose export is over, as [`OTEL_SDK_EXPORTER_SPAN_EXPORTED`] has it of spans.
+    /// Counter. OpenTelemetry's own.
+    pub const OTEL_SDK_EXPORTER_METRIC_DATA_POINT_EXPORTED: &str =
+        "otel.sdk.exporter.metric_data_point.exported";
 }
 
 /// The keys of the attributes on spans, their events, and metrics.
