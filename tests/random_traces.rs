@@ -1,24 +1,42 @@
-//! What holds for the trace and the metrics of any workflow, crashed or not: random workflows on a real
-//! SQLite file, with every span and data point collected.
+//! What holds for the trace, the metrics and the log of any workflow, crashed or not: random workflows on a
+//! real SQLite file, with every span, data point and event collected.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use openworkflow::backend::{RunStatus, StepAttempt, StepAttemptKind, StepStatus, WorkflowRun};
 use openworkflow::otel::opentelemetry::trace::SpanId;
 use openworkflow::otel::opentelemetry_sdk::trace::SpanData;
 use openworkflow::otel::testing::SpanCollector;
-use openworkflow_tests::Points;
+use openworkflow::{Event, Interceptor};
 use openworkflow_tests::random::{
     Checked, Database, Outcome, Program, Setup, SqliteFile, block_on, config, drive, programs,
 };
+use openworkflow_tests::{Logbook, Points};
 use proptest::prelude::*;
+use serde_json::Value;
 
-/// Runs a program with every span and data point collected.
+/// Counts what is answered from history.
+#[derive(Default)]
+struct Replays(AtomicI64);
+
+impl Interceptor for Replays {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::StepReplayed { .. } = event {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Runs a program with every span and data point collected. What a replay counts, and that no payload is
+/// in any signal, holds for all.
 async fn traced(
     program: &Program,
     concurrency: usize,
     crashes: &[u32],
-) -> (Outcome, SpanCollector, Points) {
+) -> Result<(Outcome, SpanCollector, Points), TestCaseError> {
+    let replays = Arc::new(Replays::default());
     let spans = SpanCollector::new();
     let points = Points::default();
     let otel = points
@@ -29,16 +47,26 @@ async fn traced(
         concurrency,
         crashes,
         chance: None,
-        worker: &|worker| worker.interceptor(otel.clone()),
+        worker: &|worker| {
+            let worker = worker.interceptor(Arc::clone(&replays));
+            worker.interceptor(otel.clone())
+        },
         client: &|client| client.interceptor(otel.clone()),
     };
     let outcome = drive(&SqliteFile::create().await, program, &setup).await;
-    assert_eq!(
+    prop_assert_eq!(
         otel.losses(),
         Default::default(),
         "nothing was lost on the way"
     );
-    (outcome, spans, points)
+    let replays = replays.0.load(Ordering::Relaxed);
+    prop_assert_eq!(points.count("step.replayed", &[]), replays);
+    prop_assert_eq!(spans.mentions(&program.marker), Vec::<String>::new());
+    let measured = points.text();
+    prop_assert!(!measured.contains(&program.marker), "{}", measured);
+    let logged = Logbook::open().mentions(&program.marker);
+    prop_assert_eq!(logged, Vec::<String>::new());
+    Ok((outcome, spans, points))
 }
 
 fn text(span: &SpanData, key: &str) -> String {
@@ -50,10 +78,9 @@ fn operation(span: &SpanData) -> &str {
     span.name.split(' ').next().unwrap_or_default()
 }
 
-/// Start and end, one end, one root, every parent, nobody else's parent, no payload.
-fn check_trace(program: &Program, spans: &SpanCollector) -> Checked {
+/// Start and end, one end, one root, every parent, nobody else's parent.
+fn check_trace(spans: &SpanCollector) -> Checked {
     prop_assert_eq!(spans.violations(), Vec::<String>::new());
-    prop_assert_eq!(spans.mentions(&program.marker), Vec::<String>::new());
     let all = spans.spans();
     let by_id: HashMap<SpanId, &SpanData> = all
         .iter()
@@ -172,6 +199,10 @@ fn check_counts(
         let ended = runs.iter().filter(|(run, _)| run.status == status).count();
         let counted = points.count("workflow.duration", &[("workflow_run.status", word)]);
         prop_assert_eq!(counted, number(ended), "runs that were {}", word);
+        if status != RunStatus::Canceled {
+            let counted = points.count("workflow.executions", &[("workflow.outcome", word)]);
+            prop_assert_eq!(counted, number(ended), "executions that ended as {}", word);
+        }
     }
     let steps = spans.iter().filter(|span| span.name.starts_with("step."));
     prop_assert_eq!(points.count("step.duration", &[]), number(steps.count()));
@@ -193,6 +224,45 @@ fn check_counts(
         "{retries} retries, with {failures} failures and {retried} further attempts"
     );
     Ok(())
+}
+
+/// Without crashes, what was logged is what the database says, and each thing once, however often it was
+/// replayed.
+fn check_log(runs: &[(WorkflowRun, Vec<StepAttempt>)]) -> Checked {
+    let book = Logbook::open();
+    for (run, attempts) in runs {
+        let lines = book.lines_with_replays(&run.id);
+        let named = |name: &str| {
+            let found = lines.iter().filter(|line| line["event.name"] == name);
+            found.collect::<Vec<_>>()
+        };
+        let executions = usize::try_from(run.attempts).unwrap();
+        prop_assert_eq!(named("run.created").len(), 1);
+        prop_assert_eq!(named("execution.start").len(), executions);
+        // A process that is ended when the last run is over may have had no time to tell.
+        let ends = named("execution.end").len();
+        prop_assert!((executions - 1..=executions).contains(&ends), "{ends} ends");
+        let told = |name: &str| counted(named(name).into_iter().map(step_of));
+        let rows = |status: StepStatus| {
+            let those = attempts.iter().filter(|attempt| attempt.status == status);
+            counted(those.map(|attempt| attempt.step_name.clone()))
+        };
+        prop_assert_eq!(told("step.complete"), rows(StepStatus::Completed));
+        prop_assert_eq!(told("step.failed"), rows(StepStatus::Failed));
+    }
+    Ok(())
+}
+
+fn step_of(line: &Value) -> String {
+    line["step.name"].as_str().unwrap_or_default().to_owned()
+}
+
+fn counted(names: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for name in names {
+        *counts.entry(name).or_default() += 1;
+    }
+    counts
 }
 
 /// Rows without what an interceptor is there to add: the carrier.
@@ -217,22 +287,23 @@ async fn check_undisturbed(program: Program, concurrency: usize) -> Checked {
         ..Setup::default()
     };
     let untraced = drive(&SqliteFile::create().await, &program, &untraced).await;
-    let (outcome, spans, points) = traced(&program, concurrency, &[]).await;
+    let (outcome, spans, points) = traced(&program, concurrency, &[]).await?;
     prop_assert_eq!(&outcome.violations, &Vec::<String>::new());
     prop_assert_eq!(&outcome.result, &untraced.result);
     prop_assert_eq!(
         without_carriers(&outcome.rows),
         without_carriers(&untraced.rows)
     );
-    check_trace(&program, &spans)?;
+    check_trace(&spans)?;
     check_rows(&outcome.runs, &spans.spans())?;
+    check_log(&outcome.runs)?;
     check_counts(&outcome.runs, &spans.spans(), &points)
 }
 
 async fn check_crashed(program: Program, concurrency: usize, crashes: Vec<u32>) -> Checked {
-    let (outcome, spans, points) = traced(&program, concurrency, &crashes).await;
+    let (outcome, spans, points) = traced(&program, concurrency, &crashes).await?;
     prop_assert_eq!(&outcome.violations, &Vec::<String>::new());
-    check_trace(&program, &spans)?;
+    check_trace(&spans)?;
     prop_assert_eq!(points.count("active_workflows", &[]), 0);
     let runs = i64::try_from(outcome.runs.len()).unwrap();
     let (created, ended) = ("workflow.runs.created", "workflow.duration");
@@ -246,6 +317,8 @@ proptest! {
 
     #[test]
     fn a_trace_is_the_history(program in programs(), concurrency in 1_usize..5) {
+        // Before anything is logged.
+        Logbook::open();
         block_on(check_undisturbed(program, concurrency))?;
     }
 
@@ -255,6 +328,7 @@ proptest! {
         concurrency in 1_usize..5,
         crashes in proptest::collection::vec(1_u32..60, 1..6),
     ) {
+        Logbook::open();
         block_on(check_crashed(program, concurrency, crashes))?;
     }
 }

@@ -15,6 +15,8 @@ use tracing_subscriber::prelude::*;
 
 use openworkflow::otel::testing::SpanCollector;
 
+use crate::logged;
+
 /// Everything that is logged in the process since [`open`](Self::open) was called first.
 ///
 /// There is one for all tests of a program, which know their own events by the ids of their runs. A
@@ -51,6 +53,8 @@ static BOOK: OnceLock<Logbook> = OnceLock::new();
 impl Logbook {
     /// The process's.
     ///
+    /// What threads [collect](crate::logged) is collected all the same, from then on.
+    ///
     /// # Panics
     ///
     /// Where there is a subscriber already.
@@ -70,7 +74,7 @@ impl Logbook {
                 spans: SpanCollector::new(),
             }
         });
-        INSTALLED.get_or_init(|| {
+        logged::install_once(|| {
             let levels = || {
                 let ours = Targets::new().with_default(LevelFilter::INFO);
                 ours.with_target("openworkflow", LevelFilter::DEBUG)
@@ -81,9 +85,15 @@ impl Logbook {
                 .with(json_layer(|| To(|book| &book.lines), RunFilter::new()).with_filter(levels()))
                 .with(json_layer(|| To(|book| &book.with_replays), shown).with_filter(levels()))
                 .with(appender_layer(&book._provider, RunFilter::new()).with_filter(levels()))
+                .with(logged::layer())
                 .try_init()
                 .expect("nobody else installs a subscriber in this test program");
+            let _ = INSTALLED.set(());
         });
+        assert!(
+            INSTALLED.get().is_some(),
+            "it is opened before anything is collected"
+        );
         book
     }
 
@@ -97,6 +107,25 @@ impl Logbook {
     #[must_use]
     pub fn lines_with_replays(&self, run_id: &str) -> Vec<Value> {
         of_run(&self.with_replays, run_id)
+    }
+
+    /// Where this text is, in any line or log record: that is, those which have it.
+    ///
+    /// # Panics
+    ///
+    /// Where the exporter is broken.
+    #[must_use]
+    pub fn mentions(&self, text: &str) -> Vec<String> {
+        let all = self.text();
+        let lines = all.lines().map(str::to_owned);
+        let records = self
+            .records()
+            .into_iter()
+            .map(|record| format!("{record:?}"));
+        lines
+            .chain(records)
+            .filter(|one| one.contains(text))
+            .collect()
     }
 
     /// Every JSON line, of whatever run, with what replays repeat.

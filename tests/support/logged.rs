@@ -4,8 +4,11 @@ use std::cell::RefCell;
 use std::io;
 use std::sync::Once;
 
-use tracing::{Level, Metadata};
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::Log;
 
@@ -27,19 +30,31 @@ pub fn collect() -> (Log, Collecting) {
 /// The process has one subscriber, which goes by the thread. A subscriber for each thread would lose
 /// lines: what the first thread that comes by an event thinks of it is kept for all of them.
 pub(crate) fn collect_to(log: &Log, level: Level) -> Collecting {
-    static SUBSCRIBER: Once = Once::new();
-    SUBSCRIBER.call_once(|| {
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(Level::DEBUG)
-            .without_time()
-            .with_ansi(false)
-            .with_writer(ByThread)
-            .finish();
-        tracing::subscriber::set_global_default(subscriber)
-            .expect("nobody else installs a subscriber in this test program");
+    install_once(|| {
+        let subscriber = tracing_subscriber::registry().with(layer());
+        let installed = subscriber.try_init();
+        installed.expect("nobody else installs a subscriber in this test program");
     });
     COLLECTING.set(Some((log.clone(), level)));
     Collecting(())
+}
+
+/// Installs the process's subscriber, which has the [`layer`], unless that was done.
+pub(crate) fn install_once(install: impl FnOnce()) {
+    static SUBSCRIBER: Once = Once::new();
+    SUBSCRIBER.call_once(install);
+}
+
+/// Hands what is logged to the thread's collection.
+pub(crate) fn layer<S>() -> impl tracing_subscriber::Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    tracing_subscriber::fmt::layer()
+        .without_time()
+        .with_ansi(false)
+        .with_writer(ByThread)
+        .with_filter(LevelFilter::DEBUG)
 }
 
 /// What this thread logs is collected while this lives.
