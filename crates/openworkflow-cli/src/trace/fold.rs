@@ -1,0 +1,108 @@
+//! What is left of a long run's rows, so that it can be read: steps of one name become one row, and what went
+//! well is left out where it is too much still.
+
+use std::collections::HashMap;
+
+use openworkflow::trace::StepState;
+
+use super::rows::Row;
+
+/// How many rows are shown.
+const ROWS: usize = 40;
+
+#[derive(Debug)]
+pub(super) enum Line {
+    Row(Row),
+    /// So many rows are not shown.
+    LeftOut(usize),
+}
+
+pub(super) fn fold(rows: Vec<Row>) -> Vec<Line> {
+    if rows.len() <= ROWS {
+        return rows.into_iter().map(Line::Row).collect();
+    }
+    let rows = by_name(rows);
+    if rows.len() <= ROWS {
+        return rows.into_iter().map(Line::Row).collect();
+    }
+    let count = rows.len();
+    let (first, last) = (ROWS / 4, count - ROWS / 4);
+    let mut notable = ROWS / 2;
+    let mut lines = Vec::new();
+    let mut left_out = 0;
+    for (index, row) in rows.into_iter().enumerate() {
+        let is_shown = index < first || index >= last;
+        let is_notable = !is_shown && row.is_notable() && notable > 0;
+        if !is_shown && !is_notable {
+            left_out += 1;
+            continue;
+        }
+        notable -= usize::from(is_notable);
+        if left_out > 0 {
+            lines.push(Line::LeftOut(left_out));
+            left_out = 0;
+        }
+        lines.push(Line::Row(row));
+    }
+    lines
+}
+
+/// The name without the number at its end: `charge` of `charge:17` and `charge-4711`.
+fn stem(name: &str) -> &str {
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    if stem.len() == name.len() {
+        return name;
+    }
+    match stem.trim_end_matches([':', '-', '_', '#', '.', '/', ' ']) {
+        "" => name,
+        stem => stem,
+    }
+}
+
+fn by_name(rows: Vec<Row>) -> Vec<Row> {
+    let mut groups: Vec<(String, Vec<Row>)> = Vec::new();
+    let mut known: HashMap<(usize, String, String), usize> = HashMap::new();
+    for row in rows {
+        let stem = stem(&row.name).to_owned();
+        let key = (row.run, row.kind.clone(), stem.clone());
+        let at = *known.entry(key).or_insert_with(|| {
+            groups.push((stem, Vec::new()));
+            groups.len() - 1
+        });
+        if let Some((_, group)) = groups.get_mut(at) {
+            group.push(row);
+        }
+    }
+    groups.into_iter().filter_map(one).collect()
+}
+
+/// A group as one row.
+fn one((stem, rows): (String, Vec<Row>)) -> Option<Row> {
+    let count = rows.len();
+    let of = |states: &[StepState]| {
+        rows.iter()
+            .filter(|row| states.contains(&row.state))
+            .count()
+    };
+    let failed = of(&[StepState::Failed, StepState::TimedOut]);
+    let completed = of(&[StepState::Completed]);
+    let others = count - failed - completed;
+    let segments = rows.iter().flat_map(|row| row.segments.clone()).collect();
+    let worst = rows.iter().find(|row| row.state == StepState::Failed);
+    let worst = worst.or_else(|| rows.iter().find(|row| row.state != StepState::Completed));
+    let state = worst.map_or(StepState::Completed, |row| row.state);
+    let mut row = rows.into_iter().next()?;
+    if count == 1 {
+        return Some(row);
+    }
+    row.name = stem;
+    row.state = state;
+    row.segments = segments;
+    row.took = format!("×{count}");
+    row.outcome = match (failed, others) {
+        (0, 0) => "ok".to_owned(),
+        (0, others) => format!("{others} not over"),
+        (failed, _) => format!("{failed} failed"),
+    };
+    Some(row)
+}

@@ -1,0 +1,11 @@
+//! The command as a program, on real databases: what it prints, and how it ends.
+
+mod connection;
+mod hostile;
+mod looks;
+mod postgres;
+#[path = "../../../openworkflow/tests/support/postgres.rs"]
+mod postgres_server;
+mod program;
+mod site;
+mod traces;
