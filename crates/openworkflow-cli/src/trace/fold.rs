@@ -106,3 +106,49 @@ fn one((stem, rows): (String, Vec<Row>)) -> Option<Row> {
     };
     Some(row)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thousand_names_leave_those_that_failed() {
+        let row = |n: usize| Row {
+            run: 0,
+            depth: 0,
+            name: format!("{n}-th"),
+            kind: "function".to_owned(),
+            state: match n {
+                500 => StepState::Failed,
+                _ => StepState::Completed,
+            },
+            segments: Vec::new(),
+            took: String::new(),
+            outcome: String::new(),
+        };
+        let lines = fold((0..1000).map(row).collect());
+        let told: Vec<String> = lines
+            .into_iter()
+            .map(|line| match line {
+                Line::Row(row) => row.name,
+                Line::LeftOut(count) => format!("{count} left out"),
+            })
+            .collect();
+        let middle = ["9-th", "490 left out", "500-th", "489 left out", "990-th"];
+        assert_eq!(told[9..14], middle);
+        assert_eq!(told.len(), 23);
+    }
+
+    #[test]
+    fn numbers_at_the_end_are_no_part_of_a_name() {
+        let stems = [
+            ("charge:17", "charge"),
+            ("charge-4711", "charge"),
+            ("charge", "charge"),
+            ("4711", "4711"),
+        ];
+        for (name, expected) in stems {
+            assert_eq!(stem(name), expected);
+        }
+    }
+}
