@@ -1,5 +1,5 @@
-//! Runs `process-order` from end to end on a throw-away SQLite file, with an interceptor that prints
-//! every creation, execution and step as it happens, and then what the database has kept.
+//! Runs `process-order` from end to end on a new SQLite file, with an interceptor that prints every
+//! creation, execution and step as it happens, and then what the database has kept, and how to look at it.
 
 use std::time::{Duration, Instant};
 
@@ -78,8 +78,9 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .init();
-    let folder = tempfile::tempdir()?;
-    let store = Sqlite::open(folder.path().join("orders.db")).await?;
+    // Left there, among the temporary files, for whoever wants to look at the run afterwards.
+    let database = tempfile::tempdir()?.keep().join("orders.db");
+    let store = Sqlite::open(&database).await?;
     let narrator = Narrator(Instant::now());
 
     let client = Client::builder(store.clone())
@@ -115,5 +116,10 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             attempt.status
         );
     }
+    println!(
+        "\nThe same as a picture:\n\n  cargo run -p openworkflow-cli -- --database {} trace {}",
+        database.display(),
+        run.id()
+    );
     Ok(())
 }
