@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Harness, PLAIN, address, get, measured};
+use super::{Harness, PLAIN, address, get, held, measured};
 
 #[tokio::test]
 async fn a_worker_tells_its_health_and_metrics() {
@@ -60,15 +60,8 @@ async fn a_worker_tells_its_health_and_metrics() {
 #[tokio::test]
 async fn a_worker_that_stops_is_live_and_not_ready() {
     let gate = Gate::closed();
-    let passed = gate.clone();
     let mut harness = Harness::new(|worker| {
-        let workflow = PLAIN.implement(move |_, ()| {
-            let gate = passed.clone();
-            async move {
-                gate.pass().await;
-                Ok(())
-            }
-        });
+        let workflow = held(&gate);
         worker.workflow(workflow).observe("127.0.0.1:0")
     })
     .await;

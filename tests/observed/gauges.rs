@@ -7,7 +7,7 @@ use openworkflow::otel::Prometheus;
 use openworkflow::{WorkerBuilder, WorkerHandle, WorkflowSpec};
 use openworkflow_tests::{Database, Gate, wait_until};
 
-use super::{Harness, PLAIN, get, measured, value};
+use super::{Harness, PLAIN, get, held, measured, value};
 
 static NOBODYS: WorkflowSpec<(), ()> = WorkflowSpec::new("nobodys");
 static SLEEPS: WorkflowSpec<(), ()> = WorkflowSpec::new("sleeps");
@@ -27,16 +27,8 @@ async fn scrape(worker: &WorkerHandle) -> String {
 async fn slots_of_all_workers() {
     let (prometheus, _provider, otel) = measured();
     let gate = Gate::closed();
-    let passed = gate.clone();
-    let workflow = PLAIN.implement(move |_, ()| {
-        let gate = passed.clone();
-        async move {
-            gate.pass().await;
-            Ok(())
-        }
-    });
     let mut harness = Harness::new(|worker| {
-        let worker = worker.interceptor(otel.clone()).workflow(workflow);
+        let worker = worker.interceptor(otel.clone()).workflow(held(&gate));
         observed(worker.concurrency(3), &prometheus)
     })
     .await;
@@ -80,17 +72,9 @@ async fn slots_of_all_workers() {
 async fn the_queue() {
     let (prometheus, _provider, otel) = measured();
     let gate = Gate::closed();
-    let passed = gate.clone();
     let mut harness = Harness::new(|worker| {
-        let held = PLAIN.implement(move |_, ()| {
-            let gate = passed.clone();
-            async move {
-                gate.pass().await;
-                Ok(())
-            }
-        });
         let sleeps = SLEEPS.implement(|wf, ()| async move { wf.sleep("long", "1 day").await });
-        worker.workflow(held).workflow(sleeps)
+        worker.workflow(held(&gate)).workflow(sleeps)
     })
     .await;
     for _ in 0..3 {

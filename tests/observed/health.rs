@@ -11,7 +11,7 @@ use openworkflow::{
 };
 use openworkflow_tests::{Database, Gate, wait_for, wait_until};
 
-use super::{Harness, PLAIN, address, get};
+use super::{Harness, PLAIN, address, get, held};
 
 static FAILS: WorkflowSpec<bool, ()> = WorkflowSpec::new("fails");
 
@@ -84,15 +84,8 @@ async fn executions_that_fail() {
 #[tokio::test]
 async fn a_lease_that_was_lost() {
     let gate = Gate::closed();
-    let passed = gate.clone();
     let mut harness = Harness::new(|worker| {
-        let workflow = PLAIN.implement(move |_, ()| {
-            let gate = passed.clone();
-            async move {
-                gate.pass().await;
-                Ok(())
-            }
-        });
+        let workflow = held(&gate);
         let limits = limits(|limits| limits.lease_lost = Duration::from_secs(5));
         worker.workflow(workflow).health_limits(limits)
     })
@@ -190,15 +183,8 @@ async fn claims_that_fail() {
 #[tokio::test]
 async fn a_worker_whose_slots_are_taken_need_not_claim() {
     let gate = Gate::closed();
-    let passed = gate.clone();
     let mut harness = Harness::new(|worker| {
-        let workflow = PLAIN.implement(move |_, ()| {
-            let gate = passed.clone();
-            async move {
-                gate.pass().await;
-                Ok(())
-            }
-        });
+        let workflow = held(&gate);
         let limits = limits(|limits| limits.claiming = Duration::ZERO);
         let worker = worker.concurrency(1).workflow(workflow);
         worker.health_limits(limits)

@@ -10,11 +10,24 @@ use std::time::Duration;
 
 use openworkflow::otel::opentelemetry_sdk::metrics::SdkMeterProvider;
 use openworkflow::otel::{OtelInterceptor, Prometheus};
-use openworkflow::{WorkerHandle, WorkflowSpec};
+use openworkflow::{WorkerHandle, Workflow, WorkflowSpec};
+use openworkflow_tests::Gate;
 
 pub(crate) type Harness = openworkflow_tests::Harness<crate::Db>;
 
 pub(crate) static PLAIN: WorkflowSpec<(), ()> = WorkflowSpec::new("plain");
+
+/// [`PLAIN`], which comes to its end when `gate` is open.
+fn held(gate: &Gate) -> Workflow {
+    let gate = gate.clone();
+    PLAIN.implement(move |_, ()| {
+        let gate = gate.clone();
+        async move {
+            gate.pass().await;
+            Ok(())
+        }
+    })
+}
 
 /// A provider that Prometheus reads, and an interceptor that writes to it.
 fn measured() -> (Prometheus, SdkMeterProvider, OtelInterceptor) {
