@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use workflow_core::Event;
 
 use super::orphans::Lookout;
-use super::state::AtWork;
+use super::state::LiveWorker;
 use super::stop::{Stop, Urgency};
 use super::{Shared, slot};
 use crate::backend::{BackendError, BackendResult, ClaimedRun, WorkNews, codec};
@@ -39,7 +39,7 @@ pub(super) async fn work(shared: Arc<Shared>, stop: Stop) -> BackendResult<()> {
     );
     let _over = Over(&stop);
     let work = shared.backend.wakeups().work_in(&shared.namespace_id);
-    let worker = AtWork::introduce(&shared);
+    let worker = LiveWorker::introduce(&shared);
     let ended = claim_until_stopped(&shared, &stop, &mut free, &mut executions).await;
     // Also where nobody asked it to: the database was closed.
     stop.request(Urgency::Draining);

@@ -10,7 +10,7 @@ use super::Shared;
 use super::queue::QueueWatch;
 
 /// A worker at work: as long as this lives.
-pub(super) struct AtWork {
+pub(super) struct LiveWorker {
     shared: Arc<Shared>,
     /// What the pool of connections is called.
     pool: Arc<str>,
@@ -22,7 +22,7 @@ struct Watching {
     task: AbortHandle,
 }
 
-impl AtWork {
+impl LiveWorker {
     /// Introduces the worker to its interceptors.
     pub(super) fn introduce(shared: &Arc<Shared>) -> Arc<dyn WorkerState> {
         let queue = shared.counts_queue.then(|| {
@@ -40,7 +40,7 @@ impl AtWork {
     }
 }
 
-impl WorkerState for AtWork {
+impl WorkerState for LiveWorker {
     fn read(&self) -> WorkerReading {
         let (used, free) = self.shared.vitals.slots();
         let mut reading = WorkerReading::default();
@@ -54,7 +54,7 @@ impl WorkerState for AtWork {
     }
 }
 
-impl fmt::Debug for AtWork {
+impl fmt::Debug for LiveWorker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker")
             .field("namespace_id", &self.shared.namespace_id)
