@@ -52,7 +52,10 @@ where
         .json()
         .with_span_list(false)
         .with_writer(writer)
-        .map_event_format(JsonRunFields::new)
+        .map_event_format(|format| JsonRunFields {
+            keeps_fields_apart: true,
+            ..JsonRunFields::new(format)
+        })
         .with_filter(filter)
 }
 
@@ -76,6 +79,8 @@ where
 #[derive(Debug, Clone)]
 pub struct JsonRunFields<F> {
     format: F,
+    /// Whether the event's fields are known to be in an object of their own, where no id of ours meets one.
+    keeps_fields_apart: bool,
 }
 
 impl<F> JsonRunFields<F> {
@@ -83,7 +88,10 @@ impl<F> JsonRunFields<F> {
     /// context, which costs three allocations a step.
     pub fn new(format: F) -> Self {
         StepScope::want();
-        Self { format }
+        Self {
+            format,
+            keeps_fields_apart: false,
+        }
     }
 }
 
@@ -105,7 +113,8 @@ where
         let Some(rest) = line.strip_prefix('{') else {
             return writer.write_str(&line);
         };
-        let members = Context::map_current(|cx| members(cx, event, &line));
+        let mixed = (!self.keeps_fields_apart).then_some(&*line);
+        let members = Context::map_current(|cx| members(cx, event, mixed));
         if members.is_empty() {
             return writer.write_str(&line);
         }
@@ -119,8 +128,9 @@ where
     }
 }
 
-/// The members to add to a `line` about `event`, as JSON without braces.
-fn members(cx: &Context, event: &Event<'_>, line: &str) -> String {
+/// The members to add to a line about `event`, as JSON without braces. `mixed` is the line where the event's
+/// fields may stand among its members.
+fn members(cx: &Context, event: &Event<'_>, mixed: Option<&str>) -> String {
     let metadata = event.metadata();
     let has = |key: &&str| metadata.fields().field(*key).is_some();
     let own = if IDS.iter().any(has) {
@@ -130,10 +140,9 @@ fn members(cx: &Context, event: &Event<'_>, line: &str) -> String {
     };
     let collides = !own.0.is_empty() || [TRACE_ID, SPAN_ID, EVENT_NAME].iter().any(has);
     // The event's fields may be there under the same names.
-    let there: HashMap<String, &RawValue> = if collides {
-        serde_json::from_str(line).unwrap_or_default()
-    } else {
-        HashMap::new()
+    let there: HashMap<String, &RawValue> = match mixed {
+        Some(line) if collides => serde_json::from_str(line).unwrap_or_default(),
+        _ => HashMap::new(),
     };
     let mut json = String::new();
     let mut add = |key: &str, value: &dyn fmt::Display| {
