@@ -5,7 +5,7 @@
 //! ```text
 //! cargo run --example axum_orders -- --demo        # orders something, shows the trace, and ends
 //! cargo run --example axum_orders                  # serves until Ctrl-C
-//! curl -i localhost:3000/orders -d '"teapot"'
+//! curl -i localhost:3000/orders -H 'content-type: application/json' -d '"teapot"'
 //! curl localhost:3000/orders/RUN
 //! ```
 //!

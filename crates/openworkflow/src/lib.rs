@@ -110,7 +110,7 @@ pub use workflow_core::{
 pub use workflow_otel as otel;
 
 /// The examples of the README, compiled.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "otel-otlp", feature = "sqlite"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
@@ -129,8 +129,28 @@ struct ErrorsPage;
 #[doc = include_str!("../../../docs/history.md")]
 struct HistoryPage;
 
-/// The example of the page about health, compiled.
-#[cfg(all(doctest, feature = "sqlite"))]
+/// The examples of the page about tracing, compiled.
+#[cfg(all(doctest, feature = "otel-testing", feature = "otel-tracing"))]
+#[doc = include_str!("../../../docs/tracing.md")]
+struct TracingPage;
+
+/// The examples of the page about metrics, compiled.
+#[cfg(all(
+    doctest,
+    feature = "observe",
+    feature = "otel-prometheus",
+    feature = "sqlite"
+))]
+#[doc = include_str!("../../../docs/metrics.md")]
+struct MetricsPage;
+
+/// The examples of the page about health, compiled.
+#[cfg(all(
+    doctest,
+    feature = "observe",
+    feature = "otel-otlp",
+    feature = "sqlite"
+))]
 #[doc = include_str!("../../../docs/health.md")]
 struct HealthPage;
 

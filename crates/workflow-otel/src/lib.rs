@@ -77,13 +77,3 @@ pub use traces::RunAttributesProcessor;
 #[cfg(feature = "tracing")]
 pub use traces::bridge::tracing_layer;
 pub use {opentelemetry, opentelemetry_sdk};
-
-/// The examples on the page about tracing.
-#[cfg(all(doctest, feature = "testing", feature = "tracing"))]
-#[doc = include_str!("../../../docs/tracing.md")]
-struct TracingPage;
-
-/// The examples on the page about metrics.
-#[cfg(all(doctest, feature = "metrics"))]
-#[doc = include_str!("../../../docs/metrics.md")]
-struct MetricsPage;

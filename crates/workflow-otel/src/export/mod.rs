@@ -78,6 +78,7 @@ mod tail;
 mod telemetry;
 mod thread;
 mod witness;
+mod work;
 
 pub use builder::TelemetryBuilder;
 pub use destination::{Compression, Destination, Protocol};
@@ -87,6 +88,7 @@ pub use signal::Signal;
 pub use subscriber::LogFormat;
 pub use tail::TailSampling;
 pub use telemetry::Telemetry;
+pub use work::WorkResult;
 
 /// Sets up export as the environment describes it (see [`export`](self)) and installs it for the whole
 /// process: the global tracer provider, with the feature `metrics` the global meter provider, the global

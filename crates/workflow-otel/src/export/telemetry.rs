@@ -26,6 +26,7 @@ use super::control::{Clock, Control, block_on};
 use super::environment::Propagators;
 use super::report::{ExportStats, Report};
 use super::reporter;
+use super::work::WorkResult;
 #[cfg(feature = "metrics")]
 use crate::MetricSelection;
 use crate::OtelInterceptor;
@@ -344,10 +345,11 @@ impl Telemetry {
     }
 
     /// Has [`shutdown`](Self::shutdown) wait for `work` before it ends export: for workers, whose
-    /// last executions are to be seen. Several are waited for one after another.
+    /// last executions are to be seen. Several are waited for one after another. What it comes to is
+    /// nothing, or a result, whose error is logged.
     ///
     /// ```no_run
-    /// # struct Worker; impl Worker { async fn stop(&mut self) {} }
+    /// # struct Worker; impl Worker { async fn stop(&mut self) -> std::io::Result<()> { Ok(()) } }
     /// # async fn example(mut worker: Worker) -> Result<(), Box<dyn std::error::Error>> {
     /// let mut telemetry = workflow_otel::init()?;
     /// telemetry.before_shutdown(async move { worker.stop().await });
@@ -355,8 +357,19 @@ impl Telemetry {
     /// telemetry.shutdown(std::time::Duration::from_secs(30)).await;
     /// # Ok(()) }
     /// ```
-    pub fn before_shutdown(&mut self, work: impl Future<Output = ()> + Send + 'static) {
-        self.before.push(Box::pin(work));
+    pub fn before_shutdown<T: WorkResult>(
+        &mut self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) {
+        self.before.push(Box::pin(async {
+            if let Some(error) = work.await.error() {
+                tracing::error!(
+                    target: "workflow_otel",
+                    error,
+                    "what was to be done before the shutdown of telemetry failed; telemetry is shut down all the same"
+                );
+            }
+        }));
     }
 
     /// Ends export within `deadline`: first waits for what was handed to
