@@ -1,7 +1,7 @@
 //! The calls that go through a chain of interceptors.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::chain::BoxFuture;
 use crate::{
@@ -197,6 +197,9 @@ pub struct StepCall {
     pub attempt_id: Arc<str>,
     /// How many attempts at this step failed before.
     pub prior_failures: u32,
+    /// At the end of a wait, how long it lasted: from when the step began until what it waited for was there,
+    /// or its time limit passed. `None` at the beginning, and where the engine does not tell.
+    pub parked_for: Option<Duration>,
 }
 
 impl StepCall {
@@ -217,6 +220,7 @@ impl StepCall {
             phase: StepPhase::Start,
             attempt_id,
             prior_failures: 0,
+            parked_for: None,
         }
     }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::{Error, Execution, ExecutionOutcome, Interruption, WorkerState};
+use crate::{
+    Error, Execution, ExecutionOutcome, Interruption, LostExecution, RunInfo, WorkerState,
+};
 
 /// A fact told to [`Interceptor::event`](crate::Interceptor::event): something happened that no hook
 /// wraps.
@@ -74,29 +76,35 @@ pub enum Event<'a> {
     /// write, by who made that. One that was canceled already is not told of.
     #[non_exhaustive]
     RunCanceled {
-        /// The run's namespace.
-        namespace_id: &'a str,
-        /// The run's id.
-        run_id: &'a str,
-        /// The name of the workflow it runs.
-        workflow_name: &'a str,
-        /// How long ago the run was created; `None` where the database does not tell.
+        /// The run, with its carrier.
+        run: &'a RunInfo,
+        /// When it was created; `None` where the database does not tell.
+        created_at: Option<SystemTime>,
+        /// How old it was when it was canceled; `None` where the database does not tell.
         age: Option<Duration>,
     },
     /// A run failed because its deadline passed, by nobody's execution: it waited, or who executed it had
     /// not noticed. Told once for each run, after the write, by a worker of the process that made it.
     #[non_exhaustive]
     RunOverdue {
-        /// The run's namespace.
-        namespace_id: &'a str,
-        /// The run's id.
-        run_id: &'a str,
-        /// The name of the workflow it runs.
-        workflow_name: &'a str,
+        /// The run, with its carrier.
+        run: &'a RunInfo,
         /// What it failed with.
         error: &'a Error,
-        /// How long ago the run was created; `None` where the database does not tell.
+        /// When it was created; `None` where the database does not tell.
+        created_at: Option<SystemTime>,
+        /// How old it was when it failed; `None` where the database does not tell.
         age: Option<Duration>,
+    },
+    /// An execution of this run was lost: its worker died, or was cut off. Told once for each, by who finds
+    /// it: the worker that takes the run over (before it executes it), the one that fails the run for its
+    /// deadline, the client that cancels it. Executions of engines that record none are not told of.
+    #[non_exhaustive]
+    ExecutionLost {
+        /// The run, with its carrier.
+        run: &'a RunInfo,
+        /// What is known of the execution.
+        lost: &'a LostExecution,
     },
     /// A worker begins to work: it can be asked [how it is](WorkerState), as long as it lives.
     #[non_exhaustive]
@@ -196,15 +204,13 @@ impl<'a> Event<'a> {
     /// For engines.
     #[must_use]
     pub fn run_canceled(
-        namespace_id: &'a str,
-        run_id: &'a str,
-        workflow_name: &'a str,
+        run: &'a RunInfo,
+        created_at: Option<SystemTime>,
         age: Option<Duration>,
     ) -> Self {
         Self::RunCanceled {
-            namespace_id,
-            run_id,
-            workflow_name,
+            run,
+            created_at,
             age,
         }
     }
@@ -212,19 +218,23 @@ impl<'a> Event<'a> {
     /// For engines.
     #[must_use]
     pub fn run_overdue(
-        namespace_id: &'a str,
-        run_id: &'a str,
-        workflow_name: &'a str,
+        run: &'a RunInfo,
         error: &'a Error,
+        created_at: Option<SystemTime>,
         age: Option<Duration>,
     ) -> Self {
         Self::RunOverdue {
-            namespace_id,
-            run_id,
-            workflow_name,
+            run,
             error,
+            created_at,
             age,
         }
+    }
+
+    /// For engines.
+    #[must_use]
+    pub fn execution_lost(run: &'a RunInfo, lost: &'a LostExecution) -> Self {
+        Self::ExecutionLost { run, lost }
     }
 
     /// For engines.

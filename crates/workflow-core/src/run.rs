@@ -87,6 +87,8 @@ pub struct Execution {
     pub run_created_at: Option<SystemTime>,
     /// For how long the run was due before it was claimed; `None` where the engine does not tell.
     pub due_for: Option<Duration>,
+    /// What made the run due; `None` where the engine does not tell.
+    pub woken_by: Option<WakeCause>,
     claimed: Instant,
     begun: Instant,
     interruption: OnceLock<Interruption>,
@@ -112,6 +114,7 @@ impl Execution {
             started_at,
             run_created_at: None,
             due_for: None,
+            woken_by: None,
             claimed: begun,
             begun,
             interruption,
@@ -131,6 +134,13 @@ impl Execution {
     pub fn with_claim(mut self, claimed: Instant, due_for: Duration) -> Self {
         self.claimed = claimed;
         self.due_for = Some(due_for);
+        self
+    }
+
+    /// This execution of a run that `cause` made due. For engines.
+    #[must_use]
+    pub fn with_woken_by(mut self, cause: WakeCause) -> Self {
+        self.woken_by = Some(cause);
         self
     }
 
@@ -182,6 +192,65 @@ impl Execution {
 
     pub(crate) fn promise_end(&self) {
         self.end_is_promised.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What made a run due, so that a worker could claim it.
+///
+/// ```
+/// use workflow_core::WakeCause;
+///
+/// assert_eq!(WakeCause::TakeOver.as_str(), "take_over");
+/// assert_eq!(WakeCause::from_word("take_over"), Some(WakeCause::TakeOver));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WakeCause {
+    /// It was created.
+    Created,
+    /// A signal was delivered that it waited for.
+    Signal,
+    /// A child ended that it waited for.
+    Child,
+    /// A sleep was over, or the time limit of a wait.
+    Timer,
+    /// The time had come to try again what failed.
+    Retry,
+    /// The lease of the worker that had it ran out.
+    TakeOver,
+    /// The worker that had it stopped, and gave it back.
+    GivenBack,
+}
+
+impl WakeCause {
+    const ALL: [Self; 7] = [
+        Self::Created,
+        Self::Signal,
+        Self::Child,
+        Self::Timer,
+        Self::Retry,
+        Self::TakeOver,
+        Self::GivenBack,
+    ];
+
+    /// The cause in `snake_case`, for attributes and the like.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Signal => "signal",
+            Self::Child => "child",
+            Self::Timer => "timer",
+            Self::Retry => "retry",
+            Self::TakeOver => "take_over",
+            Self::GivenBack => "given_back",
+        }
+    }
+
+    /// The cause that is [called](Self::as_str) `word`.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.as_str() == word)
     }
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
-use workflow_core::{Carrier, Error, ErrorKind, Payload};
+use workflow_core::{Carrier, Error, ErrorKind, LostExecution, Payload, WakeCause};
 
 use super::{BackendError, Cursor, codec};
 
@@ -504,6 +504,10 @@ pub struct ClaimedRun {
     /// For how long it was due before the claim, by the database's clock. Zero unless
     /// [said](Self::due_for).
     pub due_for: Duration,
+    /// What made it due, where the backend tells.
+    pub woken_by: Option<WakeCause>,
+    /// The execution before, if its worker is gone and it was recorded.
+    pub lost: Option<LostExecution>,
     /// The run after the claim, or what is wrong with its row.
     pub run: Result<WorkflowRun, BackendError>,
 }
@@ -523,6 +527,8 @@ impl ClaimedRun {
             attempts,
             taken_over,
             due_for: Duration::ZERO,
+            woken_by: None,
+            lost: None,
             run,
         }
     }
@@ -531,6 +537,20 @@ impl ClaimedRun {
     #[must_use]
     pub fn due_for(mut self, due_for: Duration) -> Self {
         self.due_for = due_for;
+        self
+    }
+
+    /// This claim of a run that `cause` made due.
+    #[must_use]
+    pub fn woken_by(mut self, cause: WakeCause) -> Self {
+        self.woken_by = Some(cause);
+        self
+    }
+
+    /// This claim of a run whose execution before was lost.
+    #[must_use]
+    pub fn lost(mut self, lost: LostExecution) -> Self {
+        self.lost = Some(lost);
         self
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use workflow_core::{Carrier, CreateRun, Payload};
+use workflow_core::{Carrier, CreateRun, LostExecution, Payload, RunInfo};
 
 use super::{Cursor, RunStatus, StepAttemptKind, codec};
 
@@ -323,6 +323,7 @@ pub enum Cancellation {
 
 /// A run that was canceled.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct CanceledRun {
     /// Its id.
     pub run_id: String,
@@ -330,8 +331,43 @@ pub struct CanceledRun {
     pub workflow_name: String,
     /// The version of its workflow.
     pub version: Option<String>,
-    /// How long ago it was created; `None` where the row does not tell.
+    /// What is kept with it.
+    pub carrier: Carrier,
+    /// When it was created; `None` where the row does not tell.
+    pub created_at: Option<SystemTime>,
+    /// How old it was when it was canceled; `None` where the row does not tell.
     pub age: Option<Duration>,
+    /// The execution that was under way, if its worker is gone.
+    pub lost: Option<LostExecution>,
+}
+
+impl CanceledRun {
+    /// For backends, which then fill in what there is.
+    pub fn new(run_id: impl Into<String>, workflow_name: impl Into<String>) -> Self {
+        Self {
+            run_id: run_id.into(),
+            workflow_name: workflow_name.into(),
+            version: None,
+            carrier: Carrier::new(),
+            created_at: None,
+            age: None,
+            lost: None,
+        }
+    }
+
+    /// This run, as interceptors are told of it.
+    pub(crate) fn info(&self, namespace_id: &Arc<str>) -> RunInfo {
+        let run = RunInfo::new(
+            Arc::clone(namespace_id),
+            &*self.run_id,
+            &*self.workflow_name,
+        )
+        .with_carrier(self.carrier.clone());
+        match &self.version {
+            Some(version) => run.with_workflow_version(version.as_str()),
+            None => run,
+        }
+    }
 }
 
 /// A page of runs.

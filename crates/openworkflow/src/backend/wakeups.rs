@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
+use workflow_core::{Carrier, LostExecution, RunInfo};
 
 /// How many future due times are remembered, and how far ahead; the rest is found by polling.
 const REMEMBERED_DUE_TIMES: usize = 10_000;
@@ -51,8 +52,16 @@ pub struct OverdueRun {
     pub id: String,
     /// The name of its workflow.
     pub workflow_name: String,
-    /// How long ago it was created.
+    /// The version of its workflow.
+    pub version: Option<String>,
+    /// What is kept with it.
+    pub carrier: Carrier,
+    /// When it was created.
+    pub created_at: Option<SystemTime>,
+    /// How old it was when it failed.
     pub age: Duration,
+    /// The execution that was under way, if its worker is gone.
+    pub lost: Option<LostExecution>,
 }
 
 impl OverdueRun {
@@ -61,7 +70,21 @@ impl OverdueRun {
         Self {
             id: id.into(),
             workflow_name: workflow_name.into(),
+            version: None,
+            carrier: Carrier::new(),
+            created_at: None,
             age,
+            lost: None,
+        }
+    }
+
+    /// This run, as interceptors are told of it.
+    pub(crate) fn info(&self, namespace_id: &Arc<str>) -> RunInfo {
+        let run = RunInfo::new(Arc::clone(namespace_id), &*self.id, &*self.workflow_name)
+            .with_carrier(self.carrier.clone());
+        match &self.version {
+            Some(version) => run.with_workflow_version(version.as_str()),
+            None => run,
         }
     }
 }

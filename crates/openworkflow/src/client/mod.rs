@@ -164,12 +164,15 @@ impl Client {
                     for run in &runs {
                         let with = (*run.run_id != *call.run.id).then_some(&*call.run.id);
                         log::run_canceled(&run.workflow_name, &run.run_id, with);
-                        self.0.chain.event(&Event::run_canceled(
-                            &call.run.namespace_id,
-                            &run.run_id,
-                            &run.workflow_name,
-                            run.age,
-                        ));
+                        if self.0.chain.is_empty() {
+                            continue;
+                        }
+                        let info = run.info(&call.run.namespace_id);
+                        if let Some(lost) = &run.lost {
+                            self.0.chain.event(&Event::execution_lost(&info, lost));
+                        }
+                        let event = Event::run_canceled(&info, run.created_at, run.age);
+                        self.0.chain.event(&event);
                     }
                     return Ok(());
                 }

@@ -533,11 +533,26 @@ pub(crate) fn unexpected_outcome(outcome: &StepOutcome) -> Error {
     .non_retryable()
 }
 
+/// Whether a step begins, or a wait of an earlier execution has ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Phase {
+    Start,
+    Resolve { parked_for: Duration },
+}
+
+impl Phase {
+    /// Of a wait that stood from the one time to the other.
+    pub(crate) fn resolve(from: SystemTime, to: SystemTime) -> Self {
+        let parked_for = to.duration_since(from).unwrap_or_default();
+        Self::Resolve { parked_for }
+    }
+}
+
 /// Sends a step through the chain to `terminal`.
 pub(crate) async fn through_chain<F, Fut>(
     state: &ExecutionState,
     attempt: &NewStepAttempt,
-    phase: StepPhase,
+    phase: Phase,
     prior_failures: u32,
     kind: impl FnOnce() -> StepKind,
     terminal: F,
@@ -548,7 +563,7 @@ where
 {
     use futures_util::FutureExt as _;
     let terminal = || {
-        if phase == StepPhase::Start {
+        if matches!(phase, Phase::Start) {
             log::step_started(&state.execution, attempt);
         }
         terminal()
@@ -570,7 +585,10 @@ where
     let origin = state.lock().names.origin(&attempt.step_name);
     call.base_name = origin.base;
     call.named = origin.named;
-    call.phase = phase;
+    if let Phase::Resolve { parked_for } = phase {
+        call.phase = StepPhase::Resolve;
+        call.parked_for = Some(parked_for);
+    }
     call.prior_failures = prior_failures;
     // Here as well as around the execution: a body may block its thread while others wait for their
     // turn in the same poll.

@@ -9,13 +9,13 @@ use std::time::Duration;
 use futures_util::future::join;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use workflow_core::{
-    BoxFuture, Error, ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase,
-};
+use workflow_core::{BoxFuture, Error, ErrorKind, Payload, Result, StepKind, StepOutcome};
 
 use super::{Lazy, STEP_RETRY, boxed, complete, elapsed, fail, follow, lazy_future, observe};
 use crate::backend::{NewStepAttempt, StepAttemptKind};
-use crate::execution::{Entered, ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
+use crate::execution::{
+    Entered, ExecutionState, Phase, PriorAttempts, through_chain, unexpected_outcome,
+};
 use crate::naming;
 use crate::payload::{self, Subject};
 use crate::progress::{Progress, Saves};
@@ -277,7 +277,7 @@ async fn work<T: DeserializeOwned>(
         let call = through_chain(
             state,
             attempt,
-            StepPhase::Start,
+            Phase::Start,
             prior_failures,
             || StepKind::Run,
             || async move {

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 use workflow_core::{
     CreateRun, CreatedRun, Error, ErrorKind, ParentStep, Payload, Result, RunInfo, StepKind,
-    StepOutcome, StepPhase,
+    StepOutcome,
 };
 
 use super::{
@@ -18,8 +18,8 @@ use super::{
 };
 use crate::backend::{ChildRun, NewRun, NewStepAttempt, RunStatus, StepAttemptKind, codec};
 use crate::execution::{
-    AtWork, Entered, ExecutionState, PriorAttempts, RunningAttempt, Turn, new_id, through_chain,
-    unexpected_outcome,
+    AtWork, Entered, ExecutionState, Phase, PriorAttempts, RunningAttempt, Turn, new_id,
+    through_chain, unexpected_outcome,
 };
 use crate::payload::{self, Subject};
 use crate::when::{When, a_year_after};
@@ -224,7 +224,7 @@ async fn set_up<O: DeserializeOwned>(
     let call = through_chain(
         state,
         &attempt,
-        StepPhase::Start,
+        Phase::Start,
         prior_failures,
         || child.kind(&run_id),
         || async {
@@ -365,7 +365,7 @@ async fn resolve<O: DeserializeOwned>(
     let call = through_chain(
         state,
         &attempt,
-        StepPhase::Resolve,
+        Phase::resolve(running.created_at, since),
         prior_failures,
         || child.kind(&run_id),
         || async { fitting::<O>(outcome, state, &attempt.step_name) },

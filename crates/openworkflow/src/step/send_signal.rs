@@ -4,14 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use workflow_core::{Error, ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
+use workflow_core::{Error, ErrorKind, Payload, Result, StepKind, StepOutcome};
 
 use super::{
     Lazy, boxed, complete, elapsed, fail_wait, failed_for_good, lazy_future, observe, tell_again,
 };
 use crate::arrival::{self, Patience, Tries};
 use crate::backend::{NewSignal, NewStepAttempt, StepAttemptKind, codec};
-use crate::execution::{Entered, ExecutionState, PriorAttempts, through_chain, unexpected_outcome};
+use crate::execution::{
+    Entered, ExecutionState, Phase, PriorAttempts, through_chain, unexpected_outcome,
+};
 use crate::name;
 use crate::when::When;
 
@@ -158,7 +160,7 @@ async fn send_signal(config: Config) -> Result<Vec<String>> {
     let call = through_chain(
         &state,
         &attempt,
-        StepPhase::Start,
+        Phase::Start,
         prior_failures,
         || StepKind::send_signal(Arc::clone(&signal), data.clone()),
         || async {

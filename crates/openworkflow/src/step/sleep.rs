@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use workflow_core::{ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
+use workflow_core::{ErrorKind, Payload, Result, StepKind, StepOutcome};
 
 use super::{
     Lazy, boxed, complete, elapsed, fail_standing_wait, fail_wait, failed_for_good, lazy_future,
@@ -12,7 +12,8 @@ use super::{
 };
 use crate::backend::{NewStepAttempt, StepAttemptKind, codec};
 use crate::execution::{
-    Entered, ExecutionState, PriorAttempts, RunningAttempt, through_chain, unexpected_outcome,
+    Entered, ExecutionState, Phase, PriorAttempts, RunningAttempt, through_chain,
+    unexpected_outcome,
 };
 use crate::when::When;
 
@@ -82,7 +83,7 @@ async fn sleep(config: Config) -> Result<()> {
     let call = through_chain(
         &state,
         &attempt,
-        StepPhase::Start,
+        Phase::Start,
         prior_failures,
         || StepKind::sleep(resume_at),
         || async {

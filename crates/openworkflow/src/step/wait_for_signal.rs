@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::de::DeserializeOwned;
-use workflow_core::{Error, ErrorKind, Payload, Result, StepKind, StepOutcome, StepPhase};
+use workflow_core::{Error, ErrorKind, Payload, Result, StepKind, StepOutcome};
 
 use super::{
     Lazy, boxed, complete, elapsed, fail_standing_wait, fail_wait, failed_for_good, lazy_future,
@@ -14,7 +14,8 @@ use super::{
 };
 use crate::backend::{NewStepAttempt, StepAttemptKind, codec};
 use crate::execution::{
-    Entered, ExecutionState, PriorAttempts, RunningAttempt, through_chain, unexpected_outcome,
+    Entered, ExecutionState, Phase, PriorAttempts, RunningAttempt, through_chain,
+    unexpected_outcome,
 };
 use crate::payload::{self, Subject};
 use crate::when::{When, a_year_after};
@@ -143,7 +144,7 @@ async fn wait_for_signal<T: DeserializeOwned>(config: Config) -> Result<Option<T
     let call = through_chain(
         &state,
         &attempt,
-        StepPhase::Start,
+        Phase::Start,
         prior_failures,
         || StepKind::wait_for_signal(Arc::clone(&signal), timeout_at),
         || async {
@@ -242,7 +243,7 @@ async fn resolve<T: DeserializeOwned>(
     let call = through_chain(
         state,
         &attempt,
-        StepPhase::Resolve,
+        Phase::resolve(running.created_at, since),
         prior_failures,
         || StepKind::wait_for_signal(signal.as_str().into(), timeout_at),
         || async {

@@ -164,8 +164,11 @@ pub(super) fn tell_of_overdue(shared: &Shared, work: &WorkNews) {
     }
     let error = codec::deadline_error();
     for run in overdue {
-        let (id, name) = (&run.id, &run.workflow_name);
-        let event = Event::run_overdue(&shared.namespace_id, id, name, &error, Some(run.age));
+        let info = run.info(&shared.namespace_id);
+        if let Some(lost) = &run.lost {
+            shared.chain.event(&Event::execution_lost(&info, lost));
+        }
+        let event = Event::run_overdue(&info, &error, run.created_at, Some(run.age));
         shared.chain.event(&event);
     }
 }

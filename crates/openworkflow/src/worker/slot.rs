@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use workflow_core::{
     BoxFuture, Error, ErrorKind, Event, ExecuteRun, Execution, ExecutionOutcome, Interruption,
-    Payload, PromisedEnd, Result, RunInfo, Unwritten,
+    LostExecution, Payload, PromisedEnd, Result, RunInfo, Unwritten, WakeCause,
 };
 
 use super::Shared;
@@ -83,6 +83,8 @@ pub(super) async fn execute(
         taken_over: claimed.taken_over,
         claimed_at,
         due_for: claimed.due_for,
+        woken_by: claimed.woken_by,
+        lost: claimed.lost,
         lease: Arc::new(lease),
     }
     .execute(slot, history)
@@ -141,6 +143,9 @@ pub(super) struct SlotRun {
     claimed_at: Instant,
     /// For how long the run was due before it was claimed.
     due_for: Duration,
+    woken_by: Option<WakeCause>,
+    /// The execution before, if its worker is gone and it was recorded.
+    lost: Option<LostExecution>,
     lease: Arc<Lease>,
 }
 
@@ -156,7 +161,11 @@ impl SlotRun {
         if let Some(version) = &self.run.version {
             info = info.with_workflow_version(version.as_str());
         }
-        let execution = Execution::new(
+        if let Some(lost) = &self.lost {
+            let event = Event::execution_lost(&info, lost);
+            self.shared.chain.event(&event);
+        }
+        let mut execution = Execution::new(
             info,
             self.run.attempts,
             history.len() > 0,
@@ -165,6 +174,7 @@ impl SlotRun {
         )
         .with_run_created_at(self.run.created_at)
         .with_claim(self.claimed_at, self.due_for);
+        execution.woken_by = self.woken_by;
         let execution = Arc::new(execution);
         let state = Arc::new(ExecutionState::new(
             Arc::clone(&execution),

@@ -169,28 +169,26 @@ impl Metrics {
             Event::ExecutionEnded {
                 execution, written, ..
             } => self.execution_ended(execution, written, span),
-            Event::RunCanceled {
-                workflow_name, age, ..
-            } => {
-                if let Some(instruments) = self.wanted(workflow_name, MetricSelection::RunsOnly)
+            Event::RunCanceled { run, age, .. } => {
+                let workflow = &run.workflow_name;
+                if let Some(instruments) = self.wanted(workflow, MetricSelection::RunsOnly)
                     && let Some(age) = age
                 {
-                    let workflow = Arc::from(*workflow_name);
-                    self.run_ended(instruments, &workflow, outcomes::CANCELED, None, *age, None);
+                    self.run_ended(instruments, workflow, outcomes::CANCELED, None, *age, None);
                 }
             }
             Event::RunOverdue {
-                workflow_name,
+                run,
                 error,
                 age: Some(age),
                 ..
             } => {
-                if let Some(instruments) = self.wanted(workflow_name, MetricSelection::RunsOnly) {
-                    let workflow = Arc::from(*workflow_name);
+                let workflow = &run.workflow_name;
+                if let Some(instruments) = self.wanted(workflow, MetricSelection::RunsOnly) {
                     let error_type = Some(error.error_type());
                     self.run_ended(
                         instruments,
-                        &workflow,
+                        workflow,
                         outcomes::FAILED,
                         error_type,
                         *age,

@@ -1,12 +1,12 @@
 //! Canceling a run, and the children that are canceled with it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::SystemTime;
 
 use super::news::News;
-use super::session::{Param, WhenLost};
+use super::session::{JsonText, Param, WhenLost};
 use super::{Inner, rows};
-use crate::backend::{BackendResult, CanceledRun, Cancellation, RunStatus};
+use crate::backend::{BackendResult, CanceledRun, Cancellation, RunStatus, codec};
 
 /// The run `$2`, unless it came to another end, the children that are to be canceled with it, and theirs.
 /// Also goes through what is canceled already: somebody may have canceled that run alone.
@@ -63,14 +63,15 @@ pub(super) const CANCEL_TREE: &str = "
         WHERE r.ctid = c.at
         RETURNING r.namespace_id, r.id, r.workflow_name, r.version,
             r.parent_step_attempt_namespace_id, r.parent_step_attempt_id,
-            extract(epoch FROM r.finished_at - r.created_at)::float8 AS age
+            r.finished_at, r.created_at, r.context
     ),
     ended AS (SELECT * FROM canceled WHERE id = $2),
     woken AS ({wake_parents} RETURNING p.id)
     SELECT
         canceled.id, canceled.workflow_name, canceled.version, EXISTS (SELECT 1 FROM woken),
         (SELECT count(*) FROM tree WHERE is_under_way) > (SELECT count(*) FROM canceled),
-        CASE WHEN canceled.id = $2 THEN {notify} END, canceled.age
+        CASE WHEN canceled.id = $2 THEN {notify} END, canceled.finished_at,
+        canceled.created_at, canceled.context
     FROM (SELECT) always LEFT JOIN canceled ON true";
 
 impl Inner {
@@ -106,14 +107,16 @@ impl Inner {
                 } else {
                     self.ended(&run_id, false);
                 }
-                let age = rows::value::<Option<f64>>(row, 6)?;
-                runs.push(CanceledRun {
-                    run_id,
-                    workflow_name: rows::value(row, 1)?,
-                    version: rows::value(row, 2)?,
-                    // Of a row that is from the future there is none.
-                    age: age.and_then(|age| Duration::try_from_secs_f64(age).ok()),
-                });
+                let mut canceled = CanceledRun::new(run_id, rows::value::<String>(row, 1)?);
+                canceled.version = rows::value(row, 2)?;
+                let ended_at: SystemTime = rows::value(row, 6)?;
+                let created_at: SystemTime = rows::value(row, 7)?;
+                canceled.created_at = Some(created_at);
+                // Of a row that is from the future there is none.
+                canceled.age = ended_at.duration_since(created_at).ok();
+                let context: Option<JsonText> = rows::value(row, 8)?;
+                canceled.carrier = codec::decode_run_context(context.as_ref().map(|text| &*text.0));
+                runs.push(canceled);
             }
             if !is_one_left {
                 break;

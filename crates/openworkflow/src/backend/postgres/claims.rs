@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio_postgres::Row;
 
 use super::rows::RUN_WIDTH;
-use super::session::{Json, Param, WhenLost};
+use super::session::{Json, JsonText, Param, WhenLost};
 use super::{Inner, rows};
 use crate::backend::orphans::{DueRun, gather};
 use crate::backend::{
@@ -173,7 +173,7 @@ pub(super) const SWEEP: &str = "
         OFFSET 0
     ) alone
     WHERE r.namespace_id = $1 AND r.id = alone.id
-    RETURNING r.id, r.workflow_name, r.created_at, r.finished_at";
+    RETURNING r.id, r.workflow_name, r.created_at, r.finished_at, r.version, r.context";
 
 /// The `$2` longest due runs of each status, and by which time they are.
 pub(super) const FIND_ORPHANS: &str = "
@@ -467,7 +467,11 @@ impl Inner {
             let (created_at, ended_at): (SystemTime, SystemTime) =
                 (rows::value(row, 2)?, rows::value(row, 3)?);
             let age = ended_at.duration_since(created_at).unwrap_or_default();
-            let run = OverdueRun::new(id, rows::value::<String>(row, 1)?, age);
+            let mut run = OverdueRun::new(id, rows::value::<String>(row, 1)?, age);
+            run.created_at = Some(created_at);
+            run.version = rows::value(row, 4)?;
+            let context: Option<JsonText> = rows::value(row, 5)?;
+            run.carrier = codec::decode_run_context(context.as_ref().map(|text| &*text.0));
             self.wakeups.run_overdue(namespace_id, run);
         }
         if !woken.is_empty() {

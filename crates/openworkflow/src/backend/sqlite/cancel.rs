@@ -49,18 +49,18 @@ fn cancel_one(tx: &mut Tx<'_>, namespace_id: &str, id: &str) -> OpResult<Option<
                  updated_at = ?3
              WHERE namespace_id = ?1 AND id = ?2 AND status IN ('pending', 'running', 'sleeping')
              RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id, workflow_name,
-                 version, created_at",
+                 version, created_at, context",
         )?
         .query_row(params![namespace_id, id, tx.now_text], |row| {
             let created_at: Option<String> = row.get(4).unwrap_or_default();
             let created_at = created_at.as_deref().and_then(codec::parse_time);
-            let canceled = CanceledRun {
-                run_id: id.to_owned(),
-                // For the log and metrics: what is not text is no reason to fail after the write.
-                workflow_name: row.get(2).unwrap_or_default(),
-                version: row.get(3).unwrap_or_default(),
-                age: created_at.and_then(|at| tx.now.duration_since(at).ok()),
-            };
+            // For interceptors: what is not text is no reason to fail after the write.
+            let mut canceled = CanceledRun::new(id, row.get::<_, String>(2).unwrap_or_default());
+            canceled.version = row.get(3).unwrap_or_default();
+            canceled.created_at = created_at;
+            canceled.age = created_at.and_then(|at| tx.now.duration_since(at).ok());
+            let context: Option<String> = row.get(5).unwrap_or_default();
+            canceled.carrier = codec::decode_run_context(context.as_deref());
             Ok((Parent::from_row(row)?, canceled))
         })
         .optional()?;

@@ -81,23 +81,33 @@ fn sweep(tx: &mut Tx<'_>, namespace_id: &str) -> OpResult<bool> {
          SET status = 'failed', error = ?3, worker_id = NULL, available_at = NULL,
              finished_at = ?4, updated_at = ?4
          WHERE namespace_id = ?1 AND id = ?2
-         RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id, workflow_name, created_at",
+         RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id, workflow_name, created_at,
+             version, context",
     )?;
     for id in expired.iter().flatten() {
-        let (parent, name, created_at) =
-            statement.query_row(params![namespace_id, id, error, tx.now_text], |row| {
-                let created_at = row.get::<_, String>(3).ok();
-                let created_at = created_at.and_then(|at| codec::parse_time(&at));
-                Ok((Parent::from_row(row)?, row.get::<_, String>(2), created_at))
+        let (parent, overdue) = statement
+            .query_row(params![namespace_id, id, error, tx.now_text], |row| {
+                Ok((Parent::from_row(row)?, overdue(row, id, tx.now)))
             })?;
         runs::ended(tx, namespace_id, id, &parent)?;
-        // Of a row that holds something else nothing can be said.
-        if let (Ok(name), Some(created_at)) = (name, created_at) {
-            let age = tx.now.duration_since(created_at).unwrap_or_default();
-            tx.run_overdue(namespace_id, OverdueRun::new(id, name, age));
+        if let Some(overdue) = overdue {
+            tx.run_overdue(namespace_id, overdue);
         }
     }
     Ok(expired.len() == SWEEP_LIMIT && expired.iter().any(Option::is_some))
+}
+
+/// Reads the columns after the parent's. Of a row that holds something else nothing can be said.
+fn overdue(row: &rusqlite::Row<'_>, id: &str, now: SystemTime) -> Option<OverdueRun> {
+    let name: String = row.get(2).ok()?;
+    let created_at = codec::parse_time(&row.get::<_, String>(3).ok()?)?;
+    let age = now.duration_since(created_at).unwrap_or_default();
+    let mut run = OverdueRun::new(id, name, age);
+    run.created_at = Some(created_at);
+    run.version = row.get(4).unwrap_or_default();
+    let context: Option<String> = row.get(5).unwrap_or_default();
+    run.carrier = codec::decode_run_context(context.as_deref());
+    Some(run)
 }
 
 /// The longest overdue runs. `None` stands for an id that is not text: then nobody can name the run.
