@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use openworkflow::backend::StepStatus;
+use openworkflow::trace::ExecutionEnding;
 use openworkflow::{Client, RunHandle, Sqlite};
 use openworkflow_tests::killable::{PARENT, expected};
 
@@ -100,6 +101,8 @@ async fn no_completed_step_runs_again_after_kill_9() {
     for step in at_the_end {
         assert!(ran.contains(&step), "{step:?} is completed and never ran");
     }
+    let lost = lost_executions(&client).await;
+    assert!(lost > 0, "kills in the middle of executions are recorded");
     let counts = client.count_runs().await.expect("runs are counted");
     assert_eq!(
         (counts.completed, counts.running, counts.pending),
@@ -127,6 +130,37 @@ async fn signal_all(client: &Client) {
         let sent = client.send_signal(format!("go:{input}"), &0_u64).await;
         sent.expect("a signal is sent");
     }
+}
+
+/// How many executions of the runs that are over were lost. All executions are recorded, and none begins
+/// before the end of the one before.
+async fn lost_executions(client: &Client) -> usize {
+    let runs = client.list_runs().limit(1000).await;
+    let mut lost = 0;
+    for run in runs.expect("runs are listed").items {
+        let summary = client.trace_summary(run.id.as_str()).await;
+        let executions = summary.expect("the run is there").executions;
+        assert_eq!(executions.len(), run.attempts as usize, "{executions:#?}");
+        let mut ended_at = None;
+        for (number, of) in (1..).zip(&executions) {
+            assert_eq!(
+                (of.number, of.estimated),
+                (Some(number), false),
+                "{executions:#?}"
+            );
+            assert!(
+                ended_at <= of.began_at && of.began_at <= of.ended_at,
+                "{executions:#?}"
+            );
+            assert!(
+                of.cause.is_some() && of.worker_id.is_some(),
+                "{executions:#?}"
+            );
+            ended_at = of.ended_at;
+            lost += usize::from(of.ending == Some(ExecutionEnding::Lost));
+        }
+    }
+    lost
 }
 
 /// The function steps that have a completed row, by run id and name, each as often as it has one.

@@ -47,7 +47,7 @@ async fn summary(harness: &Harness, run_id: &str) -> TraceSummary {
 /// Forgets what is recorded of the executions beside the protocol's rows, as if TypeScript had executed it.
 async fn forget(harness: &Harness) {
     harness
-        .execute("UPDATE workflow_runs SET config = '{}'")
+        .execute("UPDATE workflow_runs SET config = '{}'; DELETE FROM openworkflow_executions")
         .await;
 }
 

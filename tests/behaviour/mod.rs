@@ -11,6 +11,7 @@ mod client;
 mod continued;
 mod deadlines;
 mod deleted;
+mod executions;
 mod fairness;
 mod golden;
 mod history;

@@ -62,5 +62,22 @@ async fn a_run_of_both_languages_is_told(sdk: Sdk) {
         site.signal_by(second, "go", json!([1])).await;
         site.complete_by(second, &run).await;
         assert_eq!(told(&site, &run).await, PHASES_TOLD);
+        // Each execution of this library's is recorded, and stays so; none of TypeScript's is.
+        let summary = site.client.trace_summary(&*run).await.unwrap();
+        let recorded = summary.executions.iter().map(|of| !of.estimated);
+        let recorded: Vec<_> = recorded.collect();
+        let expected = [first, second].map(|by| by == By::Rust);
+        assert_eq!(recorded, expected, "{:#?}", summary.executions);
+        for (number, of) in (1..)
+            .zip(&summary.executions)
+            .filter(|(_, of)| !of.estimated)
+        {
+            assert_eq!(of.number, Some(number));
+            assert!(of.due_at.is_some() && of.due_at <= of.began_at, "{of:#?}");
+            assert!(
+                of.began_at <= of.ended_at && of.worker_id.is_some(),
+                "{of:#?}"
+            );
+        }
     }
 }

@@ -149,11 +149,32 @@ pub(crate) async fn shift(session: &tokio_postgres::Client, by: Duration) {
             )
         })
         .collect();
+    let claim = |json: &str| {
+        format!(
+            "{json} || jsonb_build_object('dueAt', ({json}->>'dueAt')::timestamptz - {by},
+                 'beganAt', ({json}->>'beganAt')::timestamptz - {by})"
+        )
+    };
+    // What is recorded of executions beside the protocol.
+    let executions = format!(
+        "UPDATE workflow_runs SET config = config || jsonb_build_object('claim', {})
+         WHERE config->'claim'->>'dueAt' IS NOT NULL;
+         UPDATE workflow_runs SET config = config || jsonb_build_object('executions', (
+             SELECT jsonb_agg({} || jsonb_build_object(
+                 'endedAt', (e->>'endedAt')::timestamptz - {by}
+             )) FROM jsonb_array_elements(config->'executions') e
+         )) WHERE jsonb_path_exists(config, '$.executions[*].endedAt');
+         UPDATE openworkflow_executions SET due_at = due_at - {by}, began_at = began_at - {by},
+             ended_at = ended_at - {by};",
+        claim("(config->'claim')"),
+        claim("e"),
+    );
     let sql = format!(
         "BEGIN;
          LOCK TABLE workflow_runs, step_attempts, workflow_signals IN EXCLUSIVE MODE;
          {}
          {}
+         {executions}
          COMMIT",
         moved.concat(),
         waits.concat()

@@ -61,6 +61,7 @@ mod join_set;
 mod layer;
 mod lease;
 mod log;
+mod lost;
 mod name;
 mod naming;
 #[cfg(feature = "observe")]
@@ -71,6 +72,7 @@ mod race;
 mod retry;
 mod step;
 pub mod trace;
+mod wake;
 mod when;
 mod worker;
 mod workflow;
@@ -102,9 +104,9 @@ pub use workflow::{StatefulSpec, Workflow, WorkflowSpec};
 pub use workflow_core::replay::is_replaying;
 pub use workflow_core::{
     BoxError, BoxFuture, CancelRun, Carrier, CreateRun, CreatedRun, Error, ErrorKind, Event,
-    ExecuteRun, Execution, ExecutionOutcome, Interceptor, Interruption, Next, NextFuture,
-    ParentStep, Payload, Result, ResultExt, RunInfo, SendSignal, SentSignal, StepCall, StepKind,
-    StepName, StepOutcome, StepPhase, Unwritten, from_fn, from_fn_with_state,
+    ExecuteRun, Execution, ExecutionOutcome, Interceptor, Interruption, LostExecution, Next,
+    NextFuture, ParentStep, Payload, Result, ResultExt, RunInfo, SendSignal, SentSignal, StepCall,
+    StepKind, StepName, StepOutcome, StepPhase, Unwritten, WakeCause, from_fn, from_fn_with_state,
 };
 #[cfg(feature = "otel")]
 pub use workflow_otel as otel;

@@ -430,21 +430,24 @@ async fn encryption_is_as_strict_as_asked_for() {
 
 // ===== migrations =====
 
-/// Tables, columns, indexes and constraints of a schema, without its name; without the indexes that only
-/// this library makes.
+/// Tables, columns, indexes and constraints of a schema, without its name; without the indexes and the tables
+/// that only this library makes.
 async fn catalog(client: &tokio_postgres::Client, schema: &str) -> Vec<String> {
     let rows = client
         .query(
             "SELECT format('%s.%s %s %s %s', table_name, column_name, data_type, is_nullable,
                     column_default)
              FROM information_schema.columns WHERE table_schema = $1
+                AND table_name NOT IN ('openworkflow_executions', 'openworkflow_rust_migrations')
              UNION ALL
              SELECT indexdef FROM pg_indexes
              WHERE schemaname = $1 AND NOT starts_with(indexname::text, 'openworkflow_rs_')
+                AND tablename NOT IN ('openworkflow_executions', 'openworkflow_rust_migrations')
              UNION ALL
              SELECT format('%s %s %s', conname, convalidated, pg_get_constraintdef(c.oid))
              FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
-             WHERE n.nspname = $1 AND contype IN ('p', 'f')",
+             WHERE n.nspname = $1 AND contype IN ('p', 'f')
+                AND conrelid::regclass::text !~ 'openworkflow_(executions|rust_migrations)'",
             &[&schema],
         )
         .await
@@ -494,6 +497,49 @@ async fn without_migrations_the_tables_must_be_there() {
     let error = problem(options().migrate(false)).await;
     assert!(error.contains("version 3, not 5"), "{error}");
     works(&options().connect().await.unwrap()).await;
+}
+
+/// Claims a run and parks it. Says how many executions are recorded then.
+async fn recorded(backend: &Postgres) -> usize {
+    let run = NewRun::new("default", "parked", "w", Payload::NULL);
+    backend.create_run(run).await.unwrap();
+    let lease = Duration::from_secs(30);
+    let claim = Claim::new("default".into(), vec!["worker".into()], None, lease);
+    let claimed = backend.claim_runs(claim).await.unwrap();
+    let [claimed] = &claimed[..] else {
+        panic!("one run is due: {claimed:?}");
+    };
+    let owner = Owner::new("default", "parked", "worker", claimed.attempts);
+    let owner = owner.claimed(claimed.times.expect("its times are known"));
+    let until = std::time::SystemTime::now() + lease;
+    let waits = Vec::new();
+    backend
+        .end_execution(&owner, ExecutionEnd::Park { until, waits })
+        .await
+        .unwrap();
+    let record = backend.load_record("default", "parked").await.unwrap();
+    record.expect("the run is there").executions.len()
+}
+
+#[tokio::test]
+async fn our_own_table_is_made_where_it_is_missing_and_done_without_where_it_may_not_be() {
+    for (migrate, expected) in [(false, 0), (true, 1)] {
+        let schema = support::schema();
+        let options = || Postgres::options().url(support::url()).schema(&schema);
+        options().connect().await.unwrap();
+        let client = support::client().await;
+        let sql = format!(
+            "DROP TABLE {schema}.openworkflow_executions, {schema}.openworkflow_rust_migrations"
+        );
+        client.batch_execute(&sql).await.unwrap();
+        let backend = options().migrate(migrate).connect().await.unwrap();
+        assert_eq!(recorded(&backend).await, expected, "migrate: {migrate}");
+        let sql = format!("SELECT count(*) FROM {schema}.openworkflow_executions");
+        let counted = client.query(&sql, &[]).await;
+        assert_eq!(counted.is_ok(), migrate);
+        // What there is of our tables goes with the schema.
+        backend.drop_schema(&schema).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 pub(crate) mod codec;
 mod counts;
 mod error;
+pub(crate) mod executions;
 mod orphans;
 mod page;
 #[cfg(feature = "postgres")]
@@ -24,6 +25,7 @@ pub use counts::{Connections, QueueCounts};
 #[cfg(feature = "postgres")]
 pub use deadpool_postgres;
 pub use error::BackendError;
+pub use executions::{ClaimTimes, ExecutionRecord, RecordedEnding};
 pub use orphans::{OrphanSearch, Orphans};
 pub use page::{Cursor, Page};
 #[cfg(feature = "postgres")]

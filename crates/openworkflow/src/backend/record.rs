@@ -6,9 +6,9 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
-use workflow_core::{Carrier, Error, ErrorKind, LostExecution, Payload, WakeCause};
+use workflow_core::{Carrier, Error, ErrorKind, Payload, WakeCause};
 
-use super::{BackendError, Cursor, codec};
+use super::{BackendError, ClaimTimes, Cursor, codec};
 
 /// A word that is none of the known ones.
 ///
@@ -504,10 +504,10 @@ pub struct ClaimedRun {
     /// For how long it was due before the claim, by the database's clock. Zero unless
     /// [said](Self::due_for).
     pub due_for: Duration,
-    /// What made it due, where the backend tells.
+    /// What made it due, as far as its row tells. A signal, a child or a timer shows in its steps.
     pub woken_by: Option<WakeCause>,
-    /// The execution before, if its worker is gone and it was recorded.
-    pub lost: Option<LostExecution>,
+    /// When it was due and claimed, by the database's clock, where the backend tells.
+    pub times: Option<ClaimTimes>,
     /// The run after the claim, or what is wrong with its row.
     pub run: Result<WorkflowRun, BackendError>,
 }
@@ -528,7 +528,7 @@ impl ClaimedRun {
             taken_over,
             due_for: Duration::ZERO,
             woken_by: None,
-            lost: None,
+            times: None,
             run,
         }
     }
@@ -547,10 +547,12 @@ impl ClaimedRun {
         self
     }
 
-    /// This claim of a run whose execution before was lost.
+    /// This claim, with its times by the database's clock.
     #[must_use]
-    pub fn lost(mut self, lost: LostExecution) -> Self {
-        self.lost = Some(lost);
+    pub fn at(mut self, times: ClaimTimes) -> Self {
+        let due_for = times.claimed_at.duration_since(times.due_at);
+        self.due_for = due_for.unwrap_or_default();
+        self.times = Some(times);
         self
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use workflow_core::{Carrier, CreateRun, LostExecution, Payload, RunInfo};
+use workflow_core::{Carrier, CreateRun, Payload, RunInfo};
 
-use super::{Cursor, RunStatus, StepAttemptKind, codec};
+use super::{ClaimTimes, Cursor, RunStatus, StepAttemptKind, codec};
 
 /// A run to be created.
 #[derive(Debug, Clone)]
@@ -124,6 +124,8 @@ pub struct Owner {
     /// Which claim of the run it is: [`ClaimedRun::attempts`](super::ClaimedRun::attempts). It tells two
     /// claims under one worker id apart.
     pub attempts: u32,
+    /// The times of that claim. Where they are given, the end of the execution is recorded with them.
+    pub claimed: Option<ClaimTimes>,
 }
 
 impl Owner {
@@ -139,7 +141,15 @@ impl Owner {
             run_id: run_id.into(),
             worker_id: worker_id.into(),
             attempts,
+            claimed: None,
         }
+    }
+
+    /// This owner, with the times of its claim.
+    #[must_use]
+    pub fn claimed(mut self, times: ClaimTimes) -> Self {
+        self.claimed = Some(times);
+        self
     }
 }
 
@@ -303,6 +313,8 @@ pub enum ExecutionEnd {
         /// The ids of the step attempts that it waits for.
         waits: Vec<Arc<str>>,
     },
+    /// The worker stops in the middle of it: the run is put away, and due at once.
+    GiveBack,
 }
 
 /// What became of a cancellation.
@@ -337,8 +349,8 @@ pub struct CanceledRun {
     pub created_at: Option<SystemTime>,
     /// How old it was when it was canceled; `None` where the row does not tell.
     pub age: Option<Duration>,
-    /// The execution that was under way, if its worker is gone.
-    pub lost: Option<LostExecution>,
+    /// Which execution was under way, if its worker is gone and it was recorded.
+    pub lost_attempt: Option<u32>,
 }
 
 impl CanceledRun {
@@ -351,7 +363,7 @@ impl CanceledRun {
             carrier: Carrier::new(),
             created_at: None,
             age: None,
-            lost: None,
+            lost_attempt: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{BackendError, RunStatus, StepAttempt, WorkflowRun};
+use super::{BackendError, ExecutionRecord, RunStatus, StepAttempt, WorkflowRun};
 
 /// A run with its step attempts, from one snapshot. Inputs and outputs are left out, but for the outputs of
 /// steps that send a signal, which name who received it.
@@ -13,6 +13,9 @@ pub struct RunRecord {
     pub run: WorkflowRun,
     /// The JSON text of the run's column `config`, where it holds anything.
     pub config: Option<String>,
+    /// Its executions that were recorded as they ended, in their order. What others ended of them, and what is
+    /// under way, stands in `config`.
+    pub executions: Vec<ExecutionRecord>,
     /// The run whose step created this one, where it is a child and its parent is there.
     pub parent_run_id: Option<String>,
     /// Its step attempts in order of (`created_at`, `id`). A row that cannot be read is the error that says
@@ -27,6 +30,7 @@ impl RunRecord {
         Self {
             run,
             config: None,
+            executions: Vec::new(),
             parent_run_id: None,
             attempts: Vec::new(),
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
-use workflow_core::{Carrier, LostExecution, RunInfo};
+use workflow_core::{Carrier, RunInfo};
 
 /// How many future due times are remembered, and how far ahead; the rest is found by polling.
 const REMEMBERED_DUE_TIMES: usize = 10_000;
@@ -60,8 +60,8 @@ pub struct OverdueRun {
     pub created_at: Option<SystemTime>,
     /// How old it was when it failed.
     pub age: Duration,
-    /// The execution that was under way, if its worker is gone.
-    pub lost: Option<LostExecution>,
+    /// Which execution was under way, if its worker is gone and it was recorded.
+    pub lost_attempt: Option<u32>,
 }
 
 impl OverdueRun {
@@ -74,7 +74,7 @@ impl OverdueRun {
             carrier: Carrier::new(),
             created_at: None,
             age,
-            lost: None,
+            lost_attempt: None,
         }
     }
 

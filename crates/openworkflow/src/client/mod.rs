@@ -19,7 +19,7 @@ use workflow_core::{CancelRun, Chain, Event, Interceptor, RunInfo};
 use crate::backend::{Backend, Cancellation, RunCounts, WorkflowRun};
 use crate::payload::{self, Subject};
 use crate::workflow::WorkflowSpec;
-use crate::{log, name};
+use crate::{log, lost, name};
 
 use outage::ride_out;
 
@@ -168,9 +168,8 @@ impl Client {
                             continue;
                         }
                         let info = run.info(&call.run.namespace_id);
-                        if let Some(lost) = &run.lost {
-                            self.0.chain.event(&Event::execution_lost(&info, lost));
-                        }
+                        let (backend, chain) = (&*self.0.backend, &self.0.chain);
+                        lost::tell(backend, chain, &info, run.lost_attempt).await;
                         let event = Event::run_canceled(&info, run.created_at, run.age);
                         self.0.chain.event(&event);
                     }

@@ -123,7 +123,7 @@ fn of_run(story: &Story, tales: &[Tale<'_>], executions: &[TraceExecution]) -> V
         let kind = match execution.ending {
             Some(ExecutionEnding::Parked) => Kind::RunParked {
                 until: run.available_at.filter(|_| index + 1 == executions.len()),
-                waits_for: waiting_at(tales, at).map(str::to_owned).collect(),
+                waits_for: parked_on(tales, execution, at).map(str::to_owned).collect(),
             },
             Some(ExecutionEnding::Retrying) => Kind::RunRetryScheduled {
                 due_at: next_due_at,
@@ -160,6 +160,26 @@ pub(super) fn waiting_at<'a>(
 ) -> impl Iterator<Item = &'a str> {
     let waiting = tales.iter().filter(move |tale| {
         tale.is_wait() && tale.began_at <= at && tale.ended_at.is_none_or(|ended| ended >= at)
+    });
+    waiting.map(Tale::name)
+}
+
+/// The steps for which an execution was parked at a time. A wait that ended in that very millisecond did so
+/// in a later execution, if this one set it up and has not given it up.
+fn parked_on<'a>(
+    tales: &'a [Tale<'_>],
+    execution: &TraceExecution,
+    at: SystemTime,
+) -> impl Iterator<Item = &'a str> {
+    let (began_at, at) = (execution.began_at.map(whole_millis), whole_millis(at));
+    let waiting = tales.iter().filter(move |tale| {
+        let is_new = began_at.is_none_or(|began_at| began_at <= whole_millis(tale.began_at));
+        tale.is_wait()
+            && whole_millis(tale.began_at) <= at
+            && tale.ended_at.is_none_or(|ended_at| {
+                let ended_at = whole_millis(ended_at);
+                ended_at > at || (ended_at == at && is_new && tale.fate != Fate::Withdrawn)
+            })
     });
     waiting.map(Tale::name)
 }

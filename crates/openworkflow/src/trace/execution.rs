@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::json;
+use crate::backend::RecordedEnding;
 
 /// One execution of a run: from a claim by a worker to its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,6 +51,21 @@ pub enum ExecutionEnding {
     Canceled,
     /// The worker died, or lost its lease.
     Lost,
+    /// The worker stopped in the middle of it, and gave the run back.
+    GivenBack,
+}
+
+impl From<RecordedEnding> for ExecutionEnding {
+    fn from(ending: RecordedEnding) -> Self {
+        match ending {
+            RecordedEnding::Parked => Self::Parked,
+            RecordedEnding::Retrying => Self::Retrying,
+            RecordedEnding::Failed => Self::Failed,
+            RecordedEnding::Canceled => Self::Canceled,
+            RecordedEnding::Lost => Self::Lost,
+            RecordedEnding::GivenBack => Self::GivenBack,
+        }
+    }
 }
 
 /// What made a run due, so that a worker could claim it.
@@ -71,6 +87,37 @@ pub enum WakeCause {
     TakeOver,
     /// The worker that had it stopped, and gave it back.
     GivenBack,
+}
+
+impl WakeCause {
+    /// The cause as interceptors know it.
+    #[must_use]
+    pub fn to_core(self) -> workflow_core::WakeCause {
+        use workflow_core::WakeCause as Core;
+        match self {
+            Self::Created => Core::Created,
+            Self::Signal => Core::Signal,
+            Self::Child => Core::Child,
+            Self::Timer => Core::Timer,
+            Self::Retry => Core::Retry,
+            Self::TakeOver => Core::TakeOver,
+            Self::GivenBack => Core::GivenBack,
+        }
+    }
+
+    pub(super) fn from_core(cause: workflow_core::WakeCause) -> Option<Self> {
+        use workflow_core::WakeCause as Core;
+        Some(match cause {
+            Core::Created => Self::Created,
+            Core::Signal => Self::Signal,
+            Core::Child => Self::Child,
+            Core::Timer => Self::Timer,
+            Core::Retry => Self::Retry,
+            Core::TakeOver => Self::TakeOver,
+            Core::GivenBack => Self::GivenBack,
+            _ => return None,
+        })
+    }
 }
 
 impl TraceExecution {

@@ -96,13 +96,13 @@ fn first(story: &Story, tales: &[Tale<'_>], executions: &mut [TraceExecution]) {
 }
 
 /// Whether a worker is one of this library's, whose ids are UUIDs of version 7.
-fn is_ours(worker_id: &str) -> bool {
+pub(super) fn is_ours(worker_id: &str) -> bool {
     let id = uuid::Uuid::parse_str(worker_id);
     id.is_ok_and(|id| id.get_version_num() == 7)
 }
 
 /// How the last one ended.
-fn end(story: &Story, last: &mut TraceExecution) {
+pub(super) fn end(story: &Story, last: &mut TraceExecution) {
     use ExecutionEnding as E;
     let run = &story.run;
     let (ended_at, ending) = match run.status {

@@ -49,7 +49,10 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::backend::{AttemptRecord, BackendError, RunRecord, WorkflowRun};
+use crate::backend::executions::InConfig;
+use crate::backend::{
+    AttemptRecord, BackendError, ClaimTimes, ExecutionRecord, RunRecord, WorkflowRun,
+};
 
 pub use event::{TraceEvent, TraceEventKind, TraceStep};
 pub use execution::{ExecutionEnding, TraceExecution, WakeCause};
@@ -59,6 +62,7 @@ pub use summary::{
 };
 
 pub(crate) use events::events;
+pub(crate) use recorded::lost;
 pub(crate) use summarize::summarize;
 
 /// What happened to a run, and to its children where they were asked for, in the order in which it happened.
@@ -112,6 +116,10 @@ pub(crate) struct Story {
     run: WorkflowRun,
     parent_run_id: Option<String>,
     attempts: Vec<AttemptRecord>,
+    /// The executions that were recorded as they ended, in their order.
+    executions: Vec<ExecutionRecord>,
+    /// The claim that this library made last.
+    claim: Option<(u32, ClaimTimes)>,
     pub(crate) unreadable: Vec<Unreadable>,
     /// The database's time, as far as it is known.
     now: SystemTime,
@@ -128,7 +136,14 @@ impl Story {
                 Err(error) => unreadable.push(Unreadable::new(run_id, &error)),
             }
         }
+        let InConfig { claim, ended } = InConfig::read(record.config.as_deref());
+        let mut executions = record.executions;
+        executions.extend(ended);
+        executions.sort_by_key(|execution| execution.attempt);
+        executions.dedup_by_key(|execution| execution.attempt);
         Self {
+            executions,
+            claim,
             parent_run_id: record.parent_run_id,
             attempts,
             unreadable,

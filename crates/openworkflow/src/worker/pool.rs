@@ -14,7 +14,7 @@ use super::{Shared, slot};
 use crate::backend::{BackendError, BackendResult, ClaimedRun, WorkNews, codec};
 use crate::execution::new_id;
 use crate::lease::Moment;
-use crate::log;
+use crate::{log, lost};
 
 const POLL_MIN: Duration = Duration::from_millis(100);
 const POLL_MAX: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ pub(super) async fn work(shared: Arc<Shared>, stop: Stop) -> BackendResult<()> {
     shared.vitals.full();
     log::worker_stopping(&shared.namespace_id, stop.executions());
     drain(&shared, &stop, executions).await;
-    tell_of_overdue(&shared, &work);
+    tell_of_overdue(&shared, &work).await;
     drop(worker);
     log::worker_stopped(&shared.namespace_id);
     ended
@@ -73,7 +73,7 @@ async fn claim_until_stopped(
     let mut lookout = Lookout::new(shared);
     let mut empty_polls = 0;
     while stop.urgency() < Urgency::Draining {
-        tell_of_overdue(shared, &work);
+        tell_of_overdue(shared, &work).await;
         while let Some(ended) = executions.try_join_next() {
             free.push(id_of(ended));
         }
@@ -157,7 +157,7 @@ async fn claim_until_stopped(
 }
 
 /// Tells interceptors of runs that failed for their deadline, if nobody else of this process does.
-pub(super) fn tell_of_overdue(shared: &Shared, work: &WorkNews) {
+pub(super) async fn tell_of_overdue(shared: &Shared, work: &WorkNews) {
     let overdue = work.take_overdue();
     if overdue.is_empty() {
         return;
@@ -165,9 +165,7 @@ pub(super) fn tell_of_overdue(shared: &Shared, work: &WorkNews) {
     let error = codec::deadline_error();
     for run in overdue {
         let info = run.info(&shared.namespace_id);
-        if let Some(lost) = &run.lost {
-            shared.chain.event(&Event::execution_lost(&info, lost));
-        }
+        lost::tell(&*shared.backend, &shared.chain, &info, run.lost_attempt).await;
         let event = Event::run_overdue(&info, &error, run.created_at, Some(run.age));
         shared.chain.event(&event);
     }

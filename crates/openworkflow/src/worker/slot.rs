@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use workflow_core::{
     BoxFuture, Error, ErrorKind, Event, ExecuteRun, Execution, ExecutionOutcome, Interruption,
-    LostExecution, Payload, PromisedEnd, Result, RunInfo, Unwritten, WakeCause,
+    Payload, PromisedEnd, Result, RunInfo, Unwritten, WakeCause,
 };
 
 use super::Shared;
@@ -22,8 +22,10 @@ use crate::execution::{
 };
 use crate::lease::{Lease, Moment};
 use crate::log;
+use crate::lost;
 use crate::payload;
 use crate::retry::{RetryDecision, RetryPolicy};
+use crate::wake;
 use crate::workflow::Workflow;
 
 /// Executes a claimed run and returns the worker id under which it was claimed. The slot is free again
@@ -39,12 +41,13 @@ pub(super) async fn execute(
     let claimed_at = Instant::now();
     let worker_id: Arc<str> = claimed.worker_id.into();
     let _at_work = stop.at_work();
-    let owner = Owner::new(
+    let mut owner = Owner::new(
         Arc::clone(&shared.namespace_id),
         claimed.id.as_str(),
         Arc::clone(&worker_id),
         claimed.attempts,
     );
+    owner.claimed = claimed.times;
     let run = match claimed.run {
         Ok(run) => run,
         Err(error) => {
@@ -52,10 +55,16 @@ pub(super) async fn execute(
             return worker_id;
         }
     };
+    let mut woken_by = claimed.woken_by;
     let history = if run.attempts > 1 {
         let load = || shared.backend.load_history(&run.namespace_id, &run.id);
         match retry_transient(load).await {
-            Ok(history) => StepHistory::new(history),
+            Ok(history) => {
+                if let Some(times) = claimed.times {
+                    woken_by = wake::cause(woken_by, times.due_at, wake::open_waits(&history));
+                }
+                StepHistory::new(history)
+            }
             Err(error) => {
                 put_back(&shared, &owner, run.attempts, &error).await;
                 return worker_id;
@@ -83,8 +92,7 @@ pub(super) async fn execute(
         taken_over: claimed.taken_over,
         claimed_at,
         due_for: claimed.due_for,
-        woken_by: claimed.woken_by,
-        lost: claimed.lost,
+        woken_by,
         lease: Arc::new(lease),
     }
     .execute(slot, history)
@@ -144,8 +152,6 @@ pub(super) struct SlotRun {
     /// For how long the run was due before it was claimed.
     due_for: Duration,
     woken_by: Option<WakeCause>,
-    /// The execution before, if its worker is gone and it was recorded.
-    lost: Option<LostExecution>,
     lease: Arc<Lease>,
 }
 
@@ -161,9 +167,9 @@ impl SlotRun {
         if let Some(version) = &self.run.version {
             info = info.with_workflow_version(version.as_str());
         }
-        if let Some(lost) = &self.lost {
-            let event = Event::execution_lost(&info, lost);
-            self.shared.chain.event(&event);
+        if self.taken_over {
+            let attempt = self.run.attempts.checked_sub(1);
+            lost::tell(&**backend, &self.shared.chain, &info, attempt).await;
         }
         let mut execution = Execution::new(
             info,
@@ -427,12 +433,10 @@ impl SlotRun {
         end.tell(Err(Unwritten::Interrupted(reason)));
         if reason == Interruption::WorkerStopped && self.stop.urgency() < Urgency::Aborting {
             // Due at once, so that another worker need not wait for the lease to run out.
-            let release = ExecutionEnd::Park {
-                until: self.now(),
-                waits: Vec::new(),
-            };
             let backend = &self.shared.backend;
-            let written = backend.end_execution(&self.owner, release).await;
+            let written = backend
+                .end_execution(&self.owner, ExecutionEnd::GiveBack)
+                .await;
             report_unwritten(&self.owner, &written);
         }
     }

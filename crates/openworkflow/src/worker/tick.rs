@@ -32,6 +32,6 @@ pub(super) async fn tick(shared: &Arc<Shared>) -> BackendResult<usize> {
     while let Some(ended) = executions.join_next().await {
         pool::id_of(ended);
     }
-    pool::tell_of_overdue(shared, &news);
+    pool::tell_of_overdue(shared, &news).await;
     Ok(count)
 }

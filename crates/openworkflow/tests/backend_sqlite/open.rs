@@ -4,16 +4,28 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use openworkflow::backend::{Backend, BackendError, BackendResult};
+use openworkflow::backend::{Backend, BackendError, BackendResult, ExecutionEnd, Owner};
 use openworkflow::{Sqlite, SqliteOptions};
 use rusqlite::Connection;
 
 use crate::kit::*;
 
 /// Columns (name, type, not null, place in the primary key), foreign keys and indexes, as
-/// OpenWorkflow for TypeScript makes them.
+/// OpenWorkflow for TypeScript makes them, beside our own.
 const SCHEMA: &str = "\
+openworkflow_executions
+  namespace_id TEXT 1 1
+  workflow_run_id TEXT 1 2
+  attempt INTEGER 1 3
+  worker_id TEXT 1 0
+  outcome TEXT 1 0
+  due_at TEXT 1 0
+  began_at TEXT 1 0
+  ended_at TEXT 1 0
+  sqlite_autoindex_openworkflow_executions_1 unique: namespace_id, workflow_run_id, attempt
 openworkflow_migrations
+  version INTEGER 1 1
+openworkflow_rust_migrations
   version INTEGER 1 1
 step_attempts
   namespace_id TEXT 1 1
@@ -185,6 +197,35 @@ async fn the_schema_is_the_protocols() {
     assert_eq!(schema(&db.path), SCHEMA);
     assert_eq!(versions(&db.path), [0, 1, 2, 3, 4, 5]);
     again.close().await;
+}
+
+#[tokio::test]
+async fn our_own_table_is_made_where_it_is_missing_and_done_without_where_it_may_not_be() {
+    for (migrate, expected) in [(false, 0), (true, 1)] {
+        let db = Db::new().await;
+        db.create("a").await;
+        db.close().await;
+        db.execute("DROP TABLE openworkflow_executions; DROP TABLE openworkflow_rust_migrations");
+        let store = Sqlite::options()
+            .migrate(migrate)
+            .open(&db.path)
+            .await
+            .unwrap();
+        let claimed = store
+            .claim_runs(claim_only(&["w"], &[("order", None)]))
+            .await
+            .unwrap();
+        let owner = Owner::new("default", "a", "w", 1).claimed(claimed[0].times.unwrap());
+        let end = ExecutionEnd::Park {
+            until: std::time::SystemTime::now(),
+            waits: Vec::new(),
+        };
+        store.end_execution(&owner, end).await.unwrap();
+        let record = store.load_record("default", "a").await.unwrap().unwrap();
+        assert_eq!(record.executions.len(), expected, "migrate: {migrate}");
+        assert_eq!(schema(&db.path) == SCHEMA, migrate);
+        store.close().await;
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use super::news::News;
 use super::session::{JsonText, Param, WhenLost};
 use super::{Inner, rows};
+use crate::backend::executions::InConfig;
 use crate::backend::{BackendResult, CanceledRun, Cancellation, RunStatus, codec};
 
 /// The run `$2`, unless it came to another end, the children that are to be canceled with it, and theirs.
@@ -57,13 +58,13 @@ pub(super) const CANCEL_TREE: &str = "
     ),
     canceled AS (
         UPDATE {runs} r SET
-            status = 'canceled', worker_id = NULL, available_at = NULL,
+            config = {ended_config}, status = 'canceled', worker_id = NULL, available_at = NULL,
             finished_at = now(), updated_at = now()
         FROM (SELECT * FROM unnest(ARRAY(SELECT at FROM chosen)) AS c (at)) c
         WHERE r.ctid = c.at
         RETURNING r.namespace_id, r.id, r.workflow_name, r.version,
             r.parent_step_attempt_namespace_id, r.parent_step_attempt_id,
-            r.finished_at, r.created_at, r.context
+            r.finished_at, r.created_at, r.context, r.config, r.attempts
     ),
     ended AS (SELECT * FROM canceled WHERE id = $2),
     woken AS ({wake_parents} RETURNING p.id)
@@ -71,7 +72,7 @@ pub(super) const CANCEL_TREE: &str = "
         canceled.id, canceled.workflow_name, canceled.version, EXISTS (SELECT 1 FROM woken),
         (SELECT count(*) FROM tree WHERE is_under_way) > (SELECT count(*) FROM canceled),
         CASE WHEN canceled.id = $2 THEN {notify} END, canceled.finished_at,
-        canceled.created_at, canceled.context
+        canceled.created_at, canceled.context, canceled.config, canceled.attempts
     FROM (SELECT) always LEFT JOIN canceled ON true";
 
 impl Inner {
@@ -115,6 +116,12 @@ impl Inner {
                 // Of a row that is from the future there is none.
                 canceled.age = ended_at.duration_since(created_at).ok();
                 let context: Option<JsonText> = rows::value(row, 8)?;
+                let config: Option<JsonText> = rows::value(row, 9)?;
+                let attempts: i32 = rows::value(row, 10)?;
+                canceled.lost_attempt = InConfig::lost(
+                    config.as_ref().map(|text| &*text.0),
+                    attempts.cast_unsigned(),
+                );
                 canceled.carrier = codec::decode_run_context(context.as_ref().map(|text| &*text.0));
                 runs.push(canceled);
             }

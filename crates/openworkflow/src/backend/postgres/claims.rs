@@ -7,13 +7,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio_postgres::Row;
+use workflow_core::WakeCause;
 
 use super::rows::RUN_WIDTH;
 use super::session::{Json, JsonText, Param, WhenLost};
 use super::{Inner, rows};
+use crate::backend::executions::InConfig;
 use crate::backend::orphans::{DueRun, gather};
 use crate::backend::{
-    BackendError, BackendResult, Claim, ClaimedRun, OrphanSearch, Orphans, OverdueRun,
+    BackendError, BackendResult, Claim, ClaimTimes, ClaimedRun, OrphanSearch, Orphans, OverdueRun,
     SWEEP_INTERVAL, WorkflowKey, codec,
 };
 
@@ -56,7 +58,11 @@ pub(super) const CLAIM: &str = "
                 CASE WHEN NOT started THEN 1 WHEN place <= $5 THEN 0 ELSE 2 END, place
         ) queues
         CROSS JOIN LATERAL (
-            SELECT r.ctid AS at, r.worker_id IS NOT NULL AS held, r.available_at AS since
+            SELECT r.ctid AS at, r.available_at AS since, CASE
+                WHEN r.worker_id IS NOT NULL THEN 4 WHEN r.attempts = 0 THEN 0
+                WHEN r.status = 'pending' THEN 1 WHEN r.available_at = r.updated_at THEN 3
+                ELSE 2
+            END AS was
             FROM {runs} r
             WHERE r.ctid = queues.at AND CASE
                 WHEN r.status = queues.status AND r.available_at <= now() AND {claimable} THEN 1
@@ -67,6 +73,7 @@ pub(super) const CLAIM: &str = "
     ),
     claimed AS (
         UPDATE {runs} r SET
+            config = {claimed_config},
             status = 'running',
             attempts = least(r.attempts, 2147483646) + 1,
             worker_id = ($2)[c.n],
@@ -75,13 +82,13 @@ pub(super) const CLAIM: &str = "
             updated_at = now()
         FROM (
             SELECT * FROM unnest(
-                ARRAY(SELECT at FROM chosen), ARRAY(SELECT held FROM chosen),
+                ARRAY(SELECT at FROM chosen), ARRAY(SELECT was FROM chosen),
                 ARRAY(SELECT since FROM chosen)
-            ) WITH ORDINALITY AS c (at, held, since, n)
+            ) WITH ORDINALITY AS c (at, was, since, n)
             LIMIT $4
         ) c
         WHERE r.ctid = c.at
-        RETURNING {run_columns}, c.held, c.since, c.n
+        RETURNING {run_columns}, c.was, c.since, c.n
     )
     SELECT claimed.*, (SELECT count(*) FROM due), clock_timestamp()
     FROM (SELECT) always LEFT JOIN claimed ON true ORDER BY claimed.n";
@@ -165,7 +172,7 @@ pub(super) const SWEEP: &str = "
         FOR NO KEY UPDATE OF p SKIP LOCKED
     )
     UPDATE {runs} r SET
-        status = 'failed', error = $3, worker_id = NULL, available_at = NULL,
+        config = {ended_config}, status = 'failed', error = $3, worker_id = NULL, available_at = NULL,
         finished_at = now(), updated_at = now()
     FROM (
         SELECT id FROM due
@@ -173,7 +180,8 @@ pub(super) const SWEEP: &str = "
         OFFSET 0
     ) alone
     WHERE r.namespace_id = $1 AND r.id = alone.id
-    RETURNING r.id, r.workflow_name, r.created_at, r.finished_at, r.version, r.context";
+    RETURNING r.id, r.workflow_name, r.created_at, r.finished_at, r.version, r.context,
+        r.config, r.attempts";
 
 /// The `$2` longest due runs of each status, and by which time they are.
 pub(super) const FIND_ORPHANS: &str = "
@@ -207,20 +215,33 @@ impl Claimed {
             };
             let attempts: i32 = rows::value(row, 10)?;
             let worker_id: Option<String> = rows::value(row, 12)?;
-            let taken_over: bool = rows::value(row, RUN_WIDTH)?;
+            let was: i32 = rows::value(row, RUN_WIDTH)?;
             let since: SystemTime = rows::value(row, RUN_WIDTH + 1)?;
             // The row was written at the time by which the run was due.
             let claimed_at: SystemTime = rows::value(row, rows::UPDATED_AT)?;
-            let run = ClaimedRun::new(
+            let woken_by = woken_by(was);
+            let mut run = ClaimedRun::new(
                 id,
                 worker_id.unwrap_or_default(),
                 attempts.cast_unsigned(),
-                taken_over,
+                woken_by == Some(WakeCause::TakeOver),
                 rows::run(row),
             );
-            runs.push(run.due_for(claimed_at.duration_since(since).unwrap_or_default()));
+            run.woken_by = woken_by;
+            runs.push(run.at(ClaimTimes::new(since, claimed_at)));
         }
         Ok(Self { runs, due })
+    }
+}
+
+/// What made a run due, as far as its row tells: what the claim says that it was.
+fn woken_by(was: i32) -> Option<WakeCause> {
+    match was {
+        0 => Some(WakeCause::Created),
+        1 => Some(WakeCause::Retry),
+        3 => Some(WakeCause::GivenBack),
+        4 => Some(WakeCause::TakeOver),
+        _ => None,
     }
 }
 
@@ -471,6 +492,12 @@ impl Inner {
             run.created_at = Some(created_at);
             run.version = rows::value(row, 4)?;
             let context: Option<JsonText> = rows::value(row, 5)?;
+            let config: Option<JsonText> = rows::value(row, 6)?;
+            let attempts: i32 = rows::value(row, 7)?;
+            run.lost_attempt = InConfig::lost(
+                config.as_ref().map(|text| &*text.0),
+                attempts.cast_unsigned(),
+            );
             run.carrier = codec::decode_run_context(context.as_ref().map(|text| &*text.0));
             self.wakeups.run_overdue(namespace_id, run);
         }

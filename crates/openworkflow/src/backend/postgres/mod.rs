@@ -3,6 +3,7 @@
 mod cancel;
 mod claims;
 mod counts;
+mod executions;
 mod fault;
 mod homes;
 mod indexes;
@@ -87,8 +88,10 @@ pub(super) struct Inner {
     wakeups: Arc<Wakeups>,
     /// The server's, as far as it is known.
     clock: Clock,
-    label: String,
+    /// Whether there is a table to record executions in.
+    is_recording: bool,
     schema: String,
+    label: String,
     indexes: Indexes,
     sweeps: Sweeps,
     margin: Margin,
@@ -186,8 +189,11 @@ impl Postgres {
             schema: &options.schema,
             label: &label,
         };
-        let Contact { pooled, indexed } =
-            first_contact(&sessions, &tables, &options, is_given).await?;
+        let Contact {
+            pooled,
+            indexed,
+            is_recording,
+        } = first_contact(&sessions, &tables, &options, is_given).await?;
         sessions.homes().resize(options.pool_size);
         // Sessions that are not ours alone are neither told anything nor keep anything of ours.
         let shared = pooled || is_given;
@@ -207,7 +213,7 @@ impl Postgres {
         let wakeups = Arc::new(Wakeups::new());
         let inner = Arc::new_cyclic(|inner| Inner {
             sessions,
-            sql: Statements::new(&options.schema, &channel),
+            sql: Statements::new(&options.schema, &channel, is_recording),
             continue_as: successor::query(&options.schema),
             announcer: Announcer::new(),
             listener: direct.filter(|_| !pooled).map(|(config, tls)| {
@@ -224,6 +230,7 @@ impl Postgres {
             wakeups,
             clock,
             label,
+            is_recording,
             schema: options.schema,
             // Making them beside the work takes two connections for long.
             indexes: Indexes::new(indexed, options.migrate && !is_given, shared),
@@ -252,6 +259,8 @@ struct Contact {
     pooled: bool,
     /// Whether our own indexes are there.
     indexed: bool,
+    /// Whether there is a table to record executions in.
+    is_recording: bool,
 }
 
 /// Prepares the tables, and looks at what there is. A server that goes down meanwhile is waited for like
@@ -269,19 +278,24 @@ async fn first_contact(
             let mut session = first_session(sessions, left, tables.label).await?;
             tables.prepare(&mut session, options.migrate).await?;
             let indexed = tables.index(&mut session, options.migrate).await;
+            let is_recording = tables.add_own(&mut session, options.migrate).await;
             // A pool of the application's may hold one connection only, and is treated alike either way.
             let other = match is_given {
                 false => Some(first_session(sessions, Duration::ZERO, tables.label).await?),
                 true => None,
             };
             let contact = async {
-                let indexed = indexed?;
+                let (indexed, is_recording) = (indexed?, is_recording?);
                 let pooled = match &other {
                     Some(other) => news::pooled_by_transaction(&session, other).await?,
                     None => false,
                 };
                 sessions.time().ask(&session).await?;
-                Ok(Contact { pooled, indexed })
+                Ok(Contact {
+                    pooled,
+                    indexed,
+                    is_recording,
+                })
             };
             let contact = contact.await;
             contact.map_err(|error| fault::unavailable(error, tables.label))

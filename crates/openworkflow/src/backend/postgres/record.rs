@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::rows::{RUN_COLUMNS, RUN_WIDTH, STEP_COLUMNS, STEP_WIDTH};
 use super::session::{JsonText, Param, Query, WhenLost};
-use super::{Inner, rows};
+use super::{Inner, executions, rows};
 use crate::backend::{AttemptRecord, BackendResult, ChildRecord, RunRecord, RunStatus};
 
 /// What goes before any other statement of a transaction whose statements are to see the same.
@@ -57,14 +57,18 @@ impl Inner {
             query(ATTEMPTS),
         );
         let params: [Param<'_>; 2] = [&namespace_id, &run_id];
-        let calls = [
+        let executions = executions::of_run(&self.schema);
+        let mut calls = vec![
             snapshot.with(&[]),
             self.sql.in_order.with(&[]),
             run.with(&params),
             attempts.with(&params),
         ];
+        if self.is_recording {
+            calls.push(executions.with(&params));
+        }
         let results = self.sessions.all(WhenLost::Again, &calls).await?;
-        let [_, _, run, attempts] = results.as_slice() else {
+        let [_, _, run, attempts, executions @ ..] = results.as_slice() else {
             return Ok(None);
         };
         let Some(row) = run.first() else {
@@ -76,6 +80,9 @@ impl Inner {
             .map(|JsonText(text)| text)
             .filter(|text| text != "{}");
         record.parent_run_id = rows::value(row, RUN_WIDTH + 1)?;
+        for row in executions.iter().flatten() {
+            record.executions.extend(executions::read(row)?);
+        }
         for row in attempts {
             let attempt = match rows::step(row) {
                 Ok(attempt) => attempt,

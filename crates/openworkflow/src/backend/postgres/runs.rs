@@ -202,6 +202,7 @@ impl Inner {
             ExecutionEnd::Retry { error, at, waits } => {
                 self.put_away(owner, at, &waits, Some(Json(&error))).await
             }
+            ExecutionEnd::GiveBack => self.give_back(owner).await,
             ExecutionEnd::Park { until, waits } => self.put_away(owner, until, &waits, None).await,
         }
     }
@@ -222,6 +223,10 @@ impl Inner {
         let guard = Guard::new(owner);
         let mut params = guard.params().to_vec();
         params.extend([value as Param<'_>, &notice]);
+        let recorded = ClaimParams::of(owner);
+        if status == "failed" {
+            params.extend(recorded.params());
+        }
         let (alone, with_parent) = match status {
             "completed" => (&self.sql.complete, &self.sql.complete_child),
             _ => (&self.sql.fail, &self.sql.fail_child),
@@ -243,6 +248,20 @@ impl Inner {
             }
         }
         self.ended(&owner.run_id, notice.is_some());
+        Ok(())
+    }
+
+    async fn give_back(self: &Arc<Self>, owner: &Owner) -> BackendResult<()> {
+        let guard = Guard::new(owner);
+        let mut params = guard.params().to_vec();
+        let recorded = ClaimParams::of(owner);
+        params.extend(recorded.params());
+        let call = self.sql.give_back.with(&params);
+        let rows = self.sessions.one(WhenLost::Again, call).await?;
+        if rows.is_empty() {
+            self.left(owner, "running").await?;
+        }
+        self.due(&owner.namespace_id, None, false);
         Ok(())
     }
 
@@ -271,6 +290,8 @@ impl Inner {
                 (&self.sql.retry, "pending")
             }
         };
+        let recorded = ClaimParams::of(owner);
+        params.extend(recorded.params());
         let put = statement.with(&params);
         let mut locked = guard.params().to_vec();
         locked.push(&waits);
@@ -308,6 +329,25 @@ impl Inner {
                 .work_due_in(&owner.namespace_id, until, self.clock.now());
         }
         Ok(())
+    }
+}
+
+/// The times of the claim, as parameters of the statement that ends the execution.
+struct ClaimParams {
+    due_at: Option<SystemTime>,
+    claimed_at: Option<SystemTime>,
+}
+
+impl ClaimParams {
+    fn of(owner: &Owner) -> Self {
+        Self {
+            due_at: owner.claimed.map(|times| times.due_at),
+            claimed_at: owner.claimed.map(|times| times.claimed_at),
+        }
+    }
+
+    fn params(&self) -> [Param<'_>; 2] {
+        [&self.due_at, &self.claimed_at]
     }
 }
 

@@ -11,7 +11,8 @@ const DROP: &str = r#"
     SET LOCAL lock_timeout = '10s';
     DROP TABLE IF EXISTS
         "{schema}"."workflow_signals", "{schema}"."step_attempts", "{schema}"."workflow_runs",
-        "{schema}"."openworkflow_migrations"
+        "{schema}"."openworkflow_migrations", "{schema}"."openworkflow_executions",
+        "{schema}"."openworkflow_rust_migrations"
         RESTRICT;
     DROP SCHEMA IF EXISTS "{schema}" RESTRICT"#;
 

@@ -5,11 +5,14 @@ use tokio_postgres::types::Type;
 use super::cancel::{CANCEL_TREE, LOCK_TREE, TREE, WITH_TREE};
 use super::claims::{self, CLAIM, FIND_EXPIRED, FIND_ORPHANS, Queues, SWEEP};
 use super::counts::COUNT_QUEUE;
+use super::executions;
 use super::plans;
 use super::rows::{RUN_COLUMNS, STEP_COLUMNS};
 use super::session::Query;
 use super::signals::{CLOSE_WAITS, SEND_SIGNAL};
 use super::writes::{OR_END, WHY_UNWRITTEN, WRITE_ALL, WRITE_STEP, WRITE_STEPS};
+use crate::backend::RecordedEnding;
+use crate::backend::executions::executions_table;
 
 const TEXT: Type = Type::TEXT;
 const TEXTS: Type = Type::TEXT_ARRAY;
@@ -229,7 +232,7 @@ const END_CHILD_RUN: &str = "
         {end_run}
         RETURNING namespace_id, id, parent_step_attempt_namespace_id, parent_step_attempt_id
     ),
-    woken AS ({wake_parents} RETURNING p.id)
+    woken AS ({wake_parents} RETURNING p.id){recorded}
     SELECT EXISTS (SELECT 1 FROM woken), {notify} FROM ended";
 
 const EXTEND_LEASE: &str = "
@@ -238,7 +241,7 @@ const EXTEND_LEASE: &str = "
 
 /// Completes or fails a run that has no parent.
 const END_RUN: &str = "
-    WITH ended AS ({end_run} AND parent_step_attempt_id IS NULL RETURNING id)
+    WITH ended AS ({end_run} AND parent_step_attempt_id IS NULL RETURNING id){recorded}
     SELECT 1, {notify} FROM ended";
 
 const COMPLETE: &str = "
@@ -268,8 +271,17 @@ const PUT_AWAY: &str = "
             ) THEN least($5, now()) ELSE $5 END
         WHERE {owned}
         RETURNING r.available_at <> $5 AS at_once
-    )
+    ){recorded}
     SELECT at_once FROM put";
+
+/// Puts a run away in the middle of an execution, due at once.
+const GIVE_BACK: &str = "
+    WITH put AS (
+        UPDATE {runs} SET
+            status = 'running', worker_id = NULL, available_at = now(), updated_at = now()
+        WHERE {owned} RETURNING 1
+    ){recorded}
+    SELECT true FROM put";
 
 /// Among the attempts `$6` of a run, one that waits for a child which has ended.
 ///
@@ -345,6 +357,7 @@ pub(super) struct Statements {
     pub(super) fail_child: Query,
     pub(super) park: Query,
     pub(super) retry: Query,
+    pub(super) give_back: Query,
     pub(super) wake_parked: Query,
     pub(super) history: Query,
     /// For attempts that are new, all of them.
@@ -368,7 +381,7 @@ pub(super) struct StepWrites {
 }
 
 impl Statements {
-    pub(super) fn new(schema: &str, channel: &str) -> Self {
+    pub(super) fn new(schema: &str, channel: &str, is_recording: bool) -> Self {
         // Fragments first: they contain the names of tables and columns in turn.
         let parts = [
             ("{find_by_key}", folded(FIND_BY_KEY)),
@@ -380,6 +393,10 @@ impl Statements {
             ("{step_columns}", STEP_COLUMNS.to_owned()),
             ("{channel}", channel.to_owned()),
             ("{has_room}", HAS_ROOM.to_owned()),
+            (
+                "{executions}",
+                format!("\"{schema}\".\"{}\"", executions_table!()),
+            ),
             ("{runs}", format!("\"{schema}\".\"workflow_runs\"")),
             ("{steps}", format!("\"{schema}\".\"step_attempts\"")),
             ("{signals}", format!("\"{schema}\".\"workflow_signals\"")),
@@ -405,13 +422,22 @@ impl Statements {
         let notifying = |text: &str, n: u32, types: &[Type]| {
             Query::new(fill(text, &[("{notify}", &notify(n))]), types)
         };
-        let ending = |text: &str, end_run: &str, types: &[Type], n: u32| {
-            let own = [("{end_run}", end_run), ("{notify}", &notify(n))];
+        let recorded = |ended: &str, outcome, n: u32| {
+            folded(&executions::recorded(is_recording, ended, outcome, n))
+        };
+        let ending = |text: &str, end_run: &str, recorded: &str, types: &[Type], n: u32| {
+            let own = [
+                ("{end_run}", end_run),
+                ("{recorded}", recorded),
+                ("{notify}", &notify(n)),
+            ];
             Query::new(fill(text, &own), types)
         };
         let owner = [TEXT, TEXT, TEXT, COUNT];
         let owned = |more: &[Type]| [&owner[..], more].concat();
         let ended = owned(&[JSONB, TEXT]);
+        let failed = owned(&[JSONB, TEXT, TIME, TIME]);
+        let record_failed = recorded("ended", RecordedEnding::Failed, 7);
         let new_run = [TEXT, TEXT, TEXT, TEXT, JSONB, JSONB, TEXT, TIME, TIME];
         let with = |more: &[Type]| [&new_run[..], more].concat();
         let claim = |queues: Queues, more: &[Type]| {
@@ -419,6 +445,7 @@ impl Statements {
                 ("{queues}", &*folded(queues.queues)),
                 ("{queued}", &folded(queues.queued)),
                 ("{claimable}", &folded(queues.claimable)),
+                ("{claimed_config}", &folded(&executions::claimed_config())),
             ];
             let types = [&[TEXT, TEXTS, FLOAT, LONG, LONG, LONG], more].concat();
             Query::new(fill(CLAIM, &own), &types)
@@ -447,8 +474,10 @@ impl Statements {
                 ),
             }
         };
-        let put_away =
-            |state: &str, types: &[Type]| Query::new(fill(PUT_AWAY, &[("{state}", state)]), types);
+        let put_away = |state: &str, recorded: &str, types: &[Type]| {
+            let own = [("{state}", state), ("{recorded}", recorded)];
+            Query::new(fill(PUT_AWAY, &own), types)
+        };
         Self {
             lock_owned: query(LOCK_OWNED, &owner),
             lock_owned_and_waits: query(LOCK_OWNED_AND_WAITS, &owned(&[TEXTS])),
@@ -474,7 +503,16 @@ impl Statements {
                 &[TEXT, LONG],
             ),
             find_orphans: query(FIND_ORPHANS, &[TEXT, LONG]),
-            sweep: query(SWEEP, &[TEXT, TEXTS, JSONB]),
+            sweep: Query::new(
+                fill(
+                    SWEEP,
+                    &[(
+                        "{ended_config}",
+                        &folded(&executions::with_ended_execution(RecordedEnding::Failed)),
+                    )],
+                ),
+                &[TEXT, TEXTS, JSONB],
+            ),
             lock_tree: Query::new(
                 fill(
                     LOCK_TREE,
@@ -487,18 +525,43 @@ impl Statements {
                 &[TEXT, TEXT],
             ),
             cancel_tree: Query::new(
-                fill(CANCEL_TREE, &[("{tree}", TREE), ("{notify}", &notify(3))]),
+                fill(
+                    CANCEL_TREE,
+                    &[
+                        ("{tree}", TREE),
+                        ("{notify}", &notify(3)),
+                        (
+                            "{ended_config}",
+                            &folded(&executions::with_ended_execution(RecordedEnding::Canceled)),
+                        ),
+                    ],
+                ),
                 &[TEXT, TEXT, TEXT],
             ),
             lock_family: Query::new(fill(LOCK_FAMILY, &[("{others}", "")]), &[TEXT, TEXT]),
             wake_parents: query(WAKE_PARENTS_OF, &[TEXT, TEXTS]),
             extend_lease: query(EXTEND_LEASE, &owned(&[FLOAT])),
-            complete: ending(END_RUN, COMPLETE, &ended, 6),
-            complete_child: ending(END_CHILD_RUN, COMPLETE, &ended, 6),
-            fail: ending(END_RUN, FAIL, &ended, 6),
-            fail_child: ending(END_CHILD_RUN, FAIL, &ended, 6),
-            park: put_away(PARK_STATE, &owned(&[TIME, TEXTS])),
-            retry: put_away(RETRY_STATE, &owned(&[TIME, TEXTS, JSONB])),
+            complete: ending(END_RUN, COMPLETE, "", &ended, 6),
+            complete_child: ending(END_CHILD_RUN, COMPLETE, "", &ended, 6),
+            fail: ending(END_RUN, FAIL, &record_failed, &failed, 6),
+            fail_child: ending(END_CHILD_RUN, FAIL, &record_failed, &failed, 6),
+            park: put_away(
+                PARK_STATE,
+                &recorded("put", RecordedEnding::Parked, 7),
+                &owned(&[TIME, TEXTS, TIME, TIME]),
+            ),
+            retry: put_away(
+                RETRY_STATE,
+                &recorded("put", RecordedEnding::Retrying, 8),
+                &owned(&[TIME, TEXTS, JSONB, TIME, TIME]),
+            ),
+            give_back: Query::new(
+                fill(
+                    GIVE_BACK,
+                    &[("{recorded}", &recorded("put", RecordedEnding::GivenBack, 5))],
+                ),
+                &owned(&[TIME, TIME]),
+            ),
             wake_parked: query(WAKE_PARKED, &owned(&[TIME, TEXTS])),
             history: query(HISTORY, &[TEXT, TEXT]),
             insert: step_writes(""),

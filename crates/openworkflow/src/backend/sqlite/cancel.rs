@@ -4,8 +4,11 @@ use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension as _, params};
 
+use super::super::executions::InConfig;
 use super::super::{CanceledRun, Cancellation, RunStatus, codec};
 use super::error::OpResult;
+use super::executions::{added_to_config, with_execution};
+use super::rows::claim_number;
 use super::runs::{self, Parent};
 use super::writer::Tx;
 
@@ -43,14 +46,21 @@ pub(super) fn cancel(tx: &mut Tx<'_>, namespace_id: &str, id: &str) -> OpResult<
 fn cancel_one(tx: &mut Tx<'_>, namespace_id: &str, id: &str) -> OpResult<Option<CanceledRun>> {
     let canceled = tx
         .conn
-        .prepare_cached(
-            "UPDATE workflow_runs
-             SET status = 'canceled', worker_id = NULL, available_at = NULL, finished_at = ?3,
+        .prepare_cached(concat!(
+            "UPDATE workflow_runs SET
+             config = CASE WHEN worker_id IS NULL THEN config ELSE ",
+            added_to_config!(with_execution!(
+                "CASE WHEN available_at <= ?3 THEN 'lost' ELSE 'canceled' END",
+                "CASE WHEN available_at <= ?3 THEN updated_at ELSE ?3 END"
+            )),
+            " END,
+             status = 'canceled', worker_id = NULL, available_at = NULL, finished_at = ?3,
                  updated_at = ?3
              WHERE namespace_id = ?1 AND id = ?2 AND status IN ('pending', 'running', 'sleeping')
              RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id, workflow_name,
-                 version, created_at, context",
-        )?
+                 version, created_at, context, config, ",
+            claim_number!(),
+        ))?
         .query_row(params![namespace_id, id, tx.now_text], |row| {
             let created_at: Option<String> = row.get(4).unwrap_or_default();
             let created_at = created_at.as_deref().and_then(codec::parse_time);
@@ -60,6 +70,8 @@ fn cancel_one(tx: &mut Tx<'_>, namespace_id: &str, id: &str) -> OpResult<Option<
             canceled.created_at = created_at;
             canceled.age = created_at.and_then(|at| tx.now.duration_since(at).ok());
             let context: Option<String> = row.get(5).unwrap_or_default();
+            let config: Option<String> = row.get(6).unwrap_or_default();
+            canceled.lost_attempt = InConfig::lost(config.as_deref(), row.get(7)?);
             canceled.carrier = codec::decode_run_context(context.as_deref());
             Ok((Parent::from_row(row)?, canceled))
         })

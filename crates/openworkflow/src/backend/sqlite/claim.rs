@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rusqlite::{Connection, params};
+use workflow_core::WakeCause;
 
+use super::super::executions::InConfig;
 use super::super::orphans::{DueRun, gather};
 use super::super::{
-    BackendError, Claim, ClaimedRun, OrphanSearch, Orphans, OverdueRun, WorkflowKey, codec,
+    BackendError, Claim, ClaimTimes, ClaimedRun, OrphanSearch, Orphans, OverdueRun, WorkflowKey,
+    codec,
 };
 use super::error::OpResult;
+use super::executions::{added_to_config, with_execution};
 use super::rows::{self, RUN_COLUMNS, claim_number, run_columns};
 use super::runs::{self, Parent};
 use super::writer::{Isolation, Job, Ran, Tx};
@@ -76,14 +80,21 @@ impl Job for Sweep {
 fn sweep(tx: &mut Tx<'_>, namespace_id: &str) -> OpResult<bool> {
     let expired = find_expired(tx, namespace_id)?;
     let error = codec::encode_run_error(&codec::deadline_error());
-    let mut statement = tx.conn.prepare_cached(
-        "UPDATE workflow_runs
-         SET status = 'failed', error = ?3, worker_id = NULL, available_at = NULL,
+    let mut statement = tx.conn.prepare_cached(concat!(
+        "UPDATE workflow_runs SET
+             config = CASE WHEN worker_id IS NULL THEN config ELSE ",
+             added_to_config!(with_execution!(
+                 "CASE WHEN available_at <= ?4 THEN 'lost' ELSE 'failed' END",
+                 "CASE WHEN available_at <= ?4 THEN updated_at ELSE ?4 END"
+             )),
+             " END,
+         status = 'failed', error = ?3, worker_id = NULL, available_at = NULL,
              finished_at = ?4, updated_at = ?4
          WHERE namespace_id = ?1 AND id = ?2
          RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id, workflow_name, created_at,
-             version, context",
-    )?;
+             version, context, config, ",
+        claim_number!(),
+    ))?;
     for id in expired.iter().flatten() {
         let (parent, overdue) = statement
             .query_row(params![namespace_id, id, error, tx.now_text], |row| {
@@ -106,6 +117,8 @@ fn overdue(row: &rusqlite::Row<'_>, id: &str, now: SystemTime) -> Option<Overdue
     run.created_at = Some(created_at);
     run.version = row.get(4).unwrap_or_default();
     let context: Option<String> = row.get(5).unwrap_or_default();
+    let config: Option<String> = row.get(6).unwrap_or_default();
+    run.lost_attempt = InConfig::lost(config.as_deref(), row.get(7).ok()?);
     run.carrier = codec::decode_run_context(context.as_deref());
     Some(run)
 }
@@ -145,7 +158,16 @@ pub(super) fn claim(tx: &mut Tx<'_>, claim: &Claim) -> OpResult<Vec<ClaimedRun>>
     // `OR FAIL`, or SQLite would keep a journal for this statement alone, since it returns something.
     let mut statement = tx.conn.prepare_cached(concat!(
         "UPDATE OR FAIL workflow_runs
-         SET status = 'running', attempts = attempts + 1, worker_id = ?3, available_at = ?4,
+         SET config = CASE WHEN attempts = 0 AND available_at = created_at THEN config ELSE ",
+        added_to_config!(
+            "json_set(CASE WHEN worker_id IS NULL THEN config ELSE ",
+            with_execution!("'lost'", "updated_at"),
+            " END, '$.claim', json_object(
+                 'attempt', attempts + 1, 'dueAt', available_at, 'beganAt', ?5
+             ))",
+        ),
+        " END,
+             status = 'running', attempts = attempts + 1, worker_id = ?3, available_at = ?4,
              started_at = coalesce(started_at, ?5), updated_at = ?5
          WHERE namespace_id = ?1 AND id = ?2 RETURNING ",
         run_columns!(),
@@ -164,11 +186,18 @@ pub(super) fn claim(tx: &mut Tx<'_>, claim: &Claim) -> OpResult<Vec<ClaimedRun>>
             ],
             |row| Ok((row.get(RUN_COLUMNS)?, rows::run(row))),
         )?;
-        let due_for = codec::parse_time(&candidate.available_at)
-            .and_then(|since| tx.now.duration_since(since).ok())
-            .unwrap_or_default();
-        let run = ClaimedRun::new(candidate.id, &**worker_id, attempts, candidate.held, run);
-        claimed.push(run.due_for(due_for));
+        let held = candidate.held;
+        let mut run = ClaimedRun::new(candidate.id, &**worker_id, attempts, held, run);
+        run.woken_by = match (held, attempts) {
+            (true, _) => Some(WakeCause::TakeOver),
+            (false, 1) => Some(WakeCause::Created),
+            (false, _) if candidate.is_pending => Some(WakeCause::Retry),
+            (false, _) => candidate.is_given_back.then_some(WakeCause::GivenBack),
+        };
+        if let Some(due_at) = codec::parse_time(&candidate.available_at) {
+            run = run.at(ClaimTimes::new(due_at, tx.now));
+        }
+        claimed.push(run);
     }
     Ok(claimed)
 }
@@ -229,10 +258,13 @@ struct Candidate {
     id: String,
     /// Whether a worker has it whose lease ran out.
     held: bool,
+    is_pending: bool,
+    /// Whether it is due since it was last written, as one is that a worker gave back.
+    is_given_back: bool,
 }
 
 impl Candidate {
-    /// Reads the first four columns. `None` where the id is not text: then nobody can name the run.
+    /// Reads the first six columns. `None` where the id is not text: then nobody can name the run.
     fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Self>> {
         let Ok(id) = row.get_ref(0)?.as_str() else {
             return Ok(None);
@@ -242,6 +274,8 @@ impl Candidate {
             created_at: row.get(2).unwrap_or_default(),
             id: id.to_owned(),
             held: row.get(3)?,
+            is_pending: row.get(4)?,
+            is_given_back: row.get(5)?,
         }))
     }
 }
@@ -279,7 +313,8 @@ fn in_due_order(
         return Ok(Some(Vec::new()));
     }
     let mut statement = tx.conn.prepare_cached(
-        "SELECT id, available_at, created_at, worker_id IS NOT NULL, workflow_name, version
+        "SELECT id, available_at, created_at, worker_id IS NOT NULL, status = 'pending',
+             available_at = updated_at, workflow_name, version
          FROM workflow_runs
          WHERE namespace_id = ?1 AND status = ?2 AND available_at <= ?3
              AND (deadline_at IS NULL OR deadline_at > ?3)
@@ -294,8 +329,8 @@ fn in_due_order(
         let ours = match &workflows {
             None => true,
             Some(workflows) => {
-                let name = row.get_ref(4)?.as_str();
-                let version = row.get_ref(5)?.as_str_or_null();
+                let name = row.get_ref(6)?.as_str();
+                let version = row.get_ref(7)?.as_str_or_null();
                 matches!((name, version), (Ok(name), Ok(version)) if workflows.contains(&(name, version)))
             }
         };
@@ -313,7 +348,8 @@ fn in_due_order(
 /// Looks for each workflow's due runs on their own.
 fn by_workflow(tx: &Tx<'_>, claim: &Claim, status: &str, limit: usize) -> OpResult<Vec<Candidate>> {
     let mut statement = tx.conn.prepare_cached(
-        "SELECT id, available_at, created_at, worker_id IS NOT NULL
+        "SELECT id, available_at, created_at, worker_id IS NOT NULL, status = 'pending',
+             available_at = updated_at
          FROM workflow_runs
          WHERE namespace_id = ?1 AND workflow_name = ?2 AND status = ?3 AND version IS ?4
              AND available_at <= ?5 AND (deadline_at IS NULL OR deadline_at > ?5)

@@ -202,10 +202,17 @@ impl Opener<'_> {
         }
         if self.settings.migrate {
             schema::index(conn).map_err(|error| self.explain(error))?;
+            schema::add_own_tables(conn).map_err(|error| self.explain(error))?;
         } else if !schema::is_indexed(conn).map_err(|error| self.explain(error))? {
             tracing::warn!(
                 database = &**self.database,
                 "indexes are missing: with many runs, claims and deadlines become slow. Open the database once with migrations"
+            );
+        }
+        if !schema::is_recording(conn).map_err(|error| self.explain(error))? {
+            tracing::warn!(
+                database = &**self.database,
+                "the table of executions is missing: what can be told of runs later is less exact. Open the database once with migrations"
             );
         }
         Ok(())

@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::{OptionalExtension, params};
 
-use super::super::{ExecutionEnd, Owner, codec};
+use super::super::{ExecutionEnd, Owner, RecordedEnding, codec};
 use super::error::OpResult;
+use super::executions;
 use super::rows::owned;
 use super::runs::{self, Parent};
 use super::writer::Tx;
@@ -59,7 +60,8 @@ pub(super) fn end(tx: &mut Tx<'_>, owner: &Owner, end: &ExecutionEnd) -> OpResul
                 owned!(),
                 " RETURNING parent_step_attempt_namespace_id, parent_step_attempt_id",
             );
-            finish(tx, owner, sql, Some(error))
+            finish(tx, owner, sql, Some(error))?;
+            executions::record(tx, owner, RecordedEnding::Failed)
         }
         ExecutionEnd::Continue { successor } => {
             let sql = concat!(
@@ -103,33 +105,43 @@ pub(super) fn end(tx: &mut Tx<'_>, owner: &Owner, end: &ExecutionEnd) -> OpResul
                     codec::format_time(available_at),
                     tx.now_text,
                 ])?;
-            put_away(tx, owner, written, available_at)
+            put_away(tx, owner, written, available_at, RecordedEnding::Retrying)
         }
+        ExecutionEnd::GiveBack => park(tx, owner, tx.now, RecordedEnding::GivenBack),
         ExecutionEnd::Park { until, waits } => {
             let available_at = if any_arrived(tx, owner, waits)? {
                 tx.now.min(*until)
             } else {
                 *until
             };
-            let written = tx
-                .conn
-                .prepare_cached(concat!(
-                    "UPDATE workflow_runs
-                     SET status = 'running', worker_id = NULL, available_at = ?5, updated_at = ?6
-                     WHERE status NOT IN ('completed', 'succeeded', 'failed', 'canceled') AND ",
-                    owned!(),
-                ))?
-                .execute(params![
-                    &*owner.namespace_id,
-                    &*owner.run_id,
-                    &*owner.worker_id,
-                    owner.attempts,
-                    codec::format_time(available_at),
-                    tx.now_text,
-                ])?;
-            put_away(tx, owner, written, available_at)
+            park(tx, owner, available_at, RecordedEnding::Parked)
         }
     }
+}
+
+fn park(
+    tx: &mut Tx<'_>,
+    owner: &Owner,
+    available_at: SystemTime,
+    ending: RecordedEnding,
+) -> OpResult<()> {
+    let written = tx
+        .conn
+        .prepare_cached(concat!(
+            "UPDATE workflow_runs
+             SET status = 'running', worker_id = NULL, available_at = ?5, updated_at = ?6
+             WHERE status NOT IN ('completed', 'succeeded', 'failed', 'canceled') AND ",
+            owned!(),
+        ))?
+        .execute(params![
+            &*owner.namespace_id,
+            &*owner.run_id,
+            &*owner.worker_id,
+            owner.attempts,
+            codec::format_time(available_at),
+            tx.now_text,
+        ])?;
+    put_away(tx, owner, written, available_at, ending)
 }
 
 /// Runs a statement that gives the run a terminal status, then wakes its parent.
@@ -160,10 +172,12 @@ fn put_away(
     owner: &Owner,
     written: usize,
     available_at: SystemTime,
+    ending: RecordedEnding,
 ) -> OpResult<()> {
     if written == 0 {
         return runs::guard_missed(tx, owner);
     }
+    executions::record(tx, owner, ending)?;
     tx.work_due(&owner.namespace_id, available_at);
     Ok(())
 }

@@ -6,6 +6,7 @@ mod connection;
 mod counts;
 mod error;
 mod execution;
+mod executions;
 mod lists;
 mod options;
 mod queue;
@@ -213,7 +214,10 @@ impl Sqlite {
                 if opened.send(Ok((readers, Arc::clone(&wakeups)))).is_err() {
                     return;
                 }
+                // Whoever opened it has looked whether it can be read.
+                let is_recording = schema::is_recording(&writer).unwrap_or_default();
                 let writer = Writer {
+                    is_recording,
                     conn: writer,
                     clock,
                     wakeups,
@@ -501,9 +505,8 @@ impl Backend for Sqlite {
     async fn end_execution(&self, owner: &Owner, end: ExecutionEnd) -> BackendResult<()> {
         let owner = owner.clone();
         let isolation = match end {
-            ExecutionEnd::Complete { .. } | ExecutionEnd::Fail { .. } => Isolation::Transaction,
             ExecutionEnd::Continue { .. } => Isolation::Savepoint,
-            ExecutionEnd::Retry { .. } | ExecutionEnd::Park { .. } => Isolation::Statement,
+            _ => Isolation::Transaction,
         };
         self.write(isolation, move |tx| execution::end(tx, &owner, &end))
             .await

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{AttemptRecord, ChildRecord, RunRecord, RunStatus, codec};
 use super::error::OpResult;
+use super::executions;
 use super::rows::{self, RUN_COLUMNS, STEP_COLUMNS, run_columns, step_columns};
 
 pub(super) fn load(
@@ -55,6 +56,7 @@ fn read(conn: &Connection, namespace_id: &str, run_id: &str) -> OpResult<Option<
     let Some(mut record) = found.optional()?.transpose()? else {
         return Ok(None);
     };
+    record.executions = executions::of_run(conn, namespace_id, run_id)?;
     let sql = format!(
         "SELECT {}, c.id, c.workflow_name, c.status, c.finished_at, s.created_at
          FROM step_attempts a

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
+use super::super::executions::{OWN_VERSION, executions_table, own_migrations_table};
 use super::error;
 
 /// The newest version of the schema. Versions are shared with OpenWorkflow for TypeScript, so no
@@ -130,6 +131,24 @@ CREATE INDEX IF NOT EXISTS openworkflow_rs_workflow_runs_deadline_idx
 /// How many indexes those are.
 const OWN_INDEX_COUNT: i64 = 2;
 
+/// What each version of our own tables adds. They are no migrations of the protocol's, and are numbered
+/// apart.
+const OWN_TABLES: [&str; OWN_VERSION as usize] = [concat!(
+    "CREATE TABLE IF NOT EXISTS ",
+    executions_table!(),
+    " (
+    namespace_id TEXT NOT NULL,
+    workflow_run_id TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    worker_id TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    due_at TEXT NOT NULL,
+    began_at TEXT NOT NULL,
+    ended_at TEXT NOT NULL,
+    PRIMARY KEY (namespace_id, workflow_run_id, attempt)
+) WITHOUT ROWID;"
+)];
+
 /// How often another process may spoil a migration before it is our problem.
 const TRIES: u32 = 20;
 
@@ -171,6 +190,70 @@ pub(super) fn index(conn: &Connection) -> rusqlite::Result<()> {
         return Ok(());
     }
     in_transaction(conn, || conn.execute_batch(OWN_INDEXES))
+}
+
+/// Whether our table of executions is there.
+pub(super) fn is_recording(conn: &Connection) -> rusqlite::Result<bool> {
+    conn.query_row(
+        concat!(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '",
+            executions_table!(),
+            "')"
+        ),
+        [],
+        |row| row.get(0),
+    )
+}
+
+/// Makes our own tables where they are missing.
+pub(super) fn add_own_tables(conn: &Connection) -> rusqlite::Result<()> {
+    if own_version(conn)? >= OWN_VERSION {
+        return Ok(());
+    }
+    in_transaction(conn, || {
+        conn.execute_batch(concat!(
+            "CREATE TABLE IF NOT EXISTS ",
+            own_migrations_table!(),
+            " (version INTEGER NOT NULL PRIMARY KEY)"
+        ))?;
+        let found = usize::try_from(own_version(conn)?).unwrap_or_default();
+        for (version, sql) in (1..).zip(OWN_TABLES).skip(found) {
+            conn.execute_batch(sql)?;
+            conn.execute(
+                concat!(
+                    "INSERT INTO ",
+                    own_migrations_table!(),
+                    " (version) VALUES (?1)"
+                ),
+                [version],
+            )?;
+        }
+        Ok(())
+    })
+}
+
+/// The version of our own tables: 0 where there are none.
+fn own_version(conn: &Connection) -> rusqlite::Result<i64> {
+    let exists: bool = conn.query_row(
+        concat!(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '",
+            own_migrations_table!(),
+            "')"
+        ),
+        [],
+        |row| row.get(0),
+    )?;
+    if !exists {
+        return Ok(0);
+    }
+    conn.query_row(
+        concat!(
+            "SELECT coalesce(max(version), 0) FROM ",
+            own_migrations_table!()
+        ),
+        [],
+        |row| row.get(0),
+    )
 }
 
 /// Brings the schema up to [`LATEST`] and returns the version that it then has: a higher one, if a

@@ -30,6 +30,8 @@ pub(super) struct Tx<'a> {
     pub(super) now: SystemTime,
     /// The same as text.
     pub(super) now_text: &'a str,
+    /// Whether there is a table to record executions in.
+    pub(super) is_recording: bool,
     news: &'a mut Vec<News>,
 }
 
@@ -172,6 +174,8 @@ pub(super) struct Writer {
     pub(super) clock: Clock,
     pub(super) wakeups: Arc<Wakeups>,
     pub(super) database: Arc<str>,
+    /// Whether there is a table to record executions in.
+    pub(super) is_recording: bool,
     /// What jobs left to be done after them.
     pub(super) follow_ups: RefCell<VecDeque<Box<dyn Job>>>,
 }
@@ -277,6 +281,7 @@ impl Writer {
             conn: &self.conn,
             now,
             now_text,
+            is_recording: self.is_recording,
             news: &mut *news,
         };
         let ran = match catch_unwind(AssertUnwindSafe(|| job.run(&mut tx))) {
