@@ -41,6 +41,7 @@ mod context;
 mod edges;
 #[cfg(feature = "otlp")]
 pub mod export;
+pub mod ids;
 mod interceptor;
 #[cfg(any(feature = "logs", feature = "tracing"))]
 pub mod logs;
