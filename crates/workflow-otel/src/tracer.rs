@@ -6,6 +6,8 @@ use std::sync::Arc;
 use opentelemetry::trace::{Span, SpanBuilder, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope, global};
 
+use crate::ids::Wanted;
+
 /// A span that was started and put into a context.
 pub(crate) struct Started {
     /// The parent's context with the span in it.
@@ -77,12 +79,15 @@ thread_local! {
 /// While it lives, the span that this thread starts is one of ours.
 pub(crate) struct Own {
     before: bool,
+    wanted_before: Wanted,
 }
 
 impl Own {
-    pub(crate) fn starting() -> Self {
+    /// The span is to have the ids that are `wanted`.
+    pub(crate) fn starting(wanted: Wanted) -> Self {
         Self {
             before: OWN.replace(true),
+            wanted_before: wanted.replace(),
         }
     }
 
@@ -94,5 +99,7 @@ impl Own {
 impl Drop for Own {
     fn drop(&mut self) {
         OWN.set(self.before);
+        // Whatever generator was in use: the next span is another's.
+        self.wanted_before.replace();
     }
 }

@@ -11,6 +11,7 @@ use super::progress::Progress;
 #[cfg(any(feature = "logs", feature = "tracing"))]
 use crate::config::LogSelection;
 use crate::config::SpanSelection;
+use crate::ids::StepIds;
 use crate::tracer::StartSpan;
 
 /// An execution, as it is found in the contexts that are current inside of it.
@@ -26,6 +27,8 @@ pub(crate) struct RunScope {
     pub(crate) selection: SpanSelection,
     /// The attributes that the execution's steps begin with.
     pub(crate) attributes: Vec<KeyValue>,
+    /// What the ids of its steps are derived from; `None` where another interceptor's steps have them.
+    pub(crate) step_ids: Option<StepIds>,
     /// The execution's span, where that is in a trace but records nothing.
     pub(crate) unrecorded: Option<SpanId>,
     /// Whether the execution's span is sampled.

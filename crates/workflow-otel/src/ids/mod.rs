@@ -32,6 +32,7 @@ mod generator;
 mod xxh64;
 
 use opentelemetry::trace::{SpanId, TraceId};
+use workflow_core::Execution;
 
 pub use self::generator::DerivedIds;
 pub(crate) use self::generator::Wanted;
@@ -93,6 +94,16 @@ impl StepIds {
 
     pub(crate) fn step(self, step_attempt_id: &str) -> SpanId {
         span(xxh64(step_attempt_id.as_bytes(), self.0))
+    }
+}
+
+impl Wanted {
+    pub(crate) fn execution(execution: &Execution) -> Self {
+        let run = &execution.run;
+        Self {
+            span: self::execution(&run.namespace_id, &run.id, execution.attempt),
+            trace: self::trace(&run.namespace_id, &run.id, execution.attempt),
+        }
     }
 }
 

@@ -7,9 +7,12 @@ use std::time::Duration;
 use opentelemetry::trace::{Span as _, SpanContext, SpanId};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanProcessor};
+use opentelemetry_sdk::trace::{
+    RandomIdGenerator, SdkTracerProvider, Span, SpanData, SpanProcessor,
+};
 
 use super::tree::SpanTree;
+use crate::ids::DerivedIds;
 
 /// Collects the spans of a tracer provider, in the order in which they start. Clones share what was
 /// collected.
@@ -37,11 +40,13 @@ impl SpanCollector {
     }
 
     /// A tracer provider whose spans go here alone. It samples as the SDK does by default: what has
-    /// no parent, and what has a sampled one. For another sampler, add a clone of the collector to a
+    /// no parent, and what has a sampled one. The ids of spans are [derived](crate::ids), as
+    /// [`init`](crate::init) has it. For another sampler, add a clone of the collector to a
     /// provider of your own with `with_span_processor`.
     #[must_use]
     pub fn provider(&self) -> SdkTracerProvider {
         SdkTracerProvider::builder()
+            .with_id_generator(DerivedIds::<RandomIdGenerator>::default())
             .with_span_processor(self.clone())
             .build()
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use opentelemetry::trace::{Link, SpanBuilder, SpanId, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
-use workflow_core::{CancelRun, CreateRun, ExecuteRun, SendSignal, StepCall};
+use workflow_core::{CancelRun, CreateRun, ExecuteRun, Execution, SendSignal, StepCall};
 
 use super::span::{Child, OpenSpan, Subject};
 use super::{Traces, address_of, call};
@@ -18,6 +18,7 @@ use crate::context::propagation::{usable_parent, without_span};
 #[cfg(any(feature = "logs", feature = "tracing"))]
 use crate::context::scope::LogScope;
 use crate::context::scope::{RunScope, StepScope};
+use crate::ids::{self, StepIds, Wanted};
 use crate::names::operation;
 use crate::tracer::{Own, StartSpan, Started};
 
@@ -42,6 +43,9 @@ impl Traces {
             span,
             call::run_attributes(&call.run, false),
             SpanCall::CreateRun(call),
+            // Should the run get another id, or be found, this one is still nobody else's: ids that are
+            // asked for are new. What reads the span's id takes it from the run's carrier.
+            Wanted::span(ids::start(&call.run.namespace_id, &call.run.id)),
             caller,
         );
         if let Some(open) = &mut open {
@@ -58,6 +62,7 @@ impl Traces {
             .extract(&execution.run.carrier, &self.losses);
         let selection = config.spans_of(&execution.run.workflow_name);
         let tracer = self.tracer();
+        let step_ids = step_ids(execution);
         let mut started = None;
         let mut attributes = Vec::new();
         if selection != SpanSelection::None {
@@ -80,7 +85,8 @@ impl Traces {
             }
             attributes = call::execution_attributes(execution);
             let all = self.with_extra(attributes.clone(), SpanCall::ExecuteRun(call));
-            started = self.start(&*tracer, span.with_attributes(all), &base);
+            let wanted = step_ids.map_or(Wanted::ANY, |_| Wanted::execution(execution));
+            started = self.start(&*tracer, span.with_attributes(all), wanted, &base);
         }
         let recording = started.as_ref().is_some_and(|started| started.recording);
         let unrecorded = started.as_ref().filter(|started| !started.recording);
@@ -94,6 +100,7 @@ impl Traces {
             tracer,
             selection,
             attributes,
+            step_ids,
             unrecorded,
             sampled: started
                 .as_ref()
@@ -133,7 +140,10 @@ impl Traces {
             let span = SpanBuilder::from_name(call::step_name(call))
                 .with_kind(call::step_span_kind(call))
                 .with_attributes(attributes);
-            self.start(&*scope.tracer, span, &parent)
+            let wanted = scope
+                .step_ids
+                .map_or(Wanted::ANY, |ids| Wanted::span(ids.step(&call.attempt_id)));
+            self.start(&*scope.tracer, span, wanted, &parent)
         } else {
             None
         };
@@ -177,6 +187,7 @@ impl Traces {
             span,
             call::signal_attributes(call, self.config.signal_names),
             SpanCall::SendSignal(call),
+            Wanted::ANY,
             &usable_parent(Context::current()),
         )
     }
@@ -190,6 +201,7 @@ impl Traces {
                 SpanBuilder::from_name(name).with_kind(SpanKind::Internal),
                 call::run_attributes(&call.run, true),
                 SpanCall::CancelRun(call),
+                Wanted::ANY,
                 &usable_parent(Context::current()),
             )
         });
@@ -229,10 +241,11 @@ impl Traces {
         span: SpanBuilder,
         attributes: Vec<KeyValue>,
         call: SpanCall<'_>,
+        wanted: Wanted,
         caller: &Context,
     ) -> Option<OpenSpan<'_>> {
         let span = span.with_attributes(self.with_extra(attributes, call));
-        let Started { cx, recording } = self.start(&*self.tracer(), span, caller)?;
+        let Started { cx, recording } = self.start(&*self.tracer(), span, wanted, caller)?;
         Some(OpenSpan {
             traces: self,
             cx,
@@ -246,10 +259,14 @@ impl Traces {
         &self,
         tracer: &dyn StartSpan,
         span: SpanBuilder,
+        wanted: Wanted,
         parent: &Context,
     ) -> Option<Started> {
+        // Where the interceptor is registered twice, its outer span has the id already.
+        let is_taken = parent.span().span_context().span_id() == wanted.span;
+        let wanted = if is_taken { Wanted::ANY } else { wanted };
         let started = self.losses.contain(|| {
-            let _own = Own::starting();
+            let _own = Own::starting(wanted);
             tracer.start(span, parent)
         });
         match started {
@@ -279,6 +296,16 @@ impl Traces {
         let tracer = self.losses.contain(|| self.tracing.tracer());
         tracer.unwrap_or_else(|| Arc::new(opentelemetry::trace::noop::NoopTracer::new()))
     }
+}
+
+/// What the ids of an execution's steps are derived from. `None` where an interceptor further out derives
+/// them: no two spans have the same id, should both be in one trace.
+fn step_ids(execution: &Arc<Execution>) -> Option<StepIds> {
+    let is_taken = Context::map_current(|current| {
+        RunScope::of(current).is_some_and(|outer| Arc::ptr_eq(&outer.execution, execution))
+    });
+    let run = &execution.run;
+    (!is_taken).then(|| StepIds::of(&run.namespace_id, &run.id, execution.attempt))
 }
 
 /// Whether nothing is logged of the steps in `cx`.
