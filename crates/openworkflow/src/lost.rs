@@ -18,9 +18,10 @@ pub(crate) async fn tell(
     };
     match backend.load_record(&run.namespace_id, &run.id).await {
         Ok(Some(record)) => {
+            let created_at = Some(record.run.created_at);
             let lost = trace::lost(record, backend.clock().now(), attempt);
             if let Some(lost) = lost {
-                chain.event(&Event::execution_lost(run, &lost));
+                chain.event(&Event::execution_lost(run, created_at, &lost));
             }
         }
         Ok(None) => {}

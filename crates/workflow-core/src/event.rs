@@ -103,6 +103,8 @@ pub enum Event<'a> {
     ExecutionLost {
         /// The run, with its carrier.
         run: &'a RunInfo,
+        /// When it was created; `None` where the database does not tell.
+        created_at: Option<SystemTime>,
         /// What is known of the execution.
         lost: &'a LostExecution,
     },
@@ -233,8 +235,16 @@ impl<'a> Event<'a> {
 
     /// For engines.
     #[must_use]
-    pub fn execution_lost(run: &'a RunInfo, lost: &'a LostExecution) -> Self {
-        Self::ExecutionLost { run, lost }
+    pub fn execution_lost(
+        run: &'a RunInfo,
+        created_at: Option<SystemTime>,
+        lost: &'a LostExecution,
+    ) -> Self {
+        Self::ExecutionLost {
+            run,
+            created_at,
+            lost,
+        }
     }
 
     /// For engines.
