@@ -38,9 +38,15 @@ fn check_span(span: &SpanData) {
             keys.extend(RUN);
             None
         }
+        "workflow.run" => {
+            keys.extend(RUN);
+            keys.insert("workflow_run.status");
+            None
+        }
         "workflow.execute" => {
             keys.extend(RUN.iter().chain(&EXECUTION));
             keys.insert("workflow.outcome");
+            keys.insert("workflow_run.queue_duration");
             None
         }
         "signal.send" => {
@@ -72,11 +78,13 @@ fn check_span(span: &SpanData) {
         // Of a run that does not exist.
         keys.remove("workflow.name");
     }
-    let continued = "workflow_run.continued_as";
     let is_there = |key: &str| span.attributes.iter().any(|kv| kv.key.as_str() == key);
-    if operation == "workflow.execute" && is_there(continued) {
-        keys.insert(continued);
-    }
+    let also = match operation {
+        "workflow.execute" => ["workflow_run.continued_as", "workflow_run.woken_by"].as_slice(),
+        "step.run_workflow" | "step.wait_for_signal" => ["step.parked_duration"].as_slice(),
+        _ => &[],
+    };
+    keys.extend(also.iter().filter(|key| is_there(key)));
     let failed = matches!(span.status, Status::Error { .. });
     if failed {
         keys.insert("error.type");
@@ -117,6 +125,16 @@ fn check_span(span: &SpanData) {
             assert!(
                 matches!(kv.value, Value::I64(_)),
                 "{key} of {name} is a number"
+            );
+        }
+    }
+    // How long that took is another every time.
+    for key in ["workflow_run.queue_duration", "step.parked_duration"] {
+        if let Some(kv) = span.attributes.iter().find(|kv| kv.key.as_str() == key) {
+            assert!(
+                matches!(kv.value, Value::F64(seconds) if (0.0..60.0).contains(&seconds)),
+                "{key} of {name} is in seconds: {:?}",
+                kv.value
             );
         }
     }

@@ -108,6 +108,25 @@ impl OtelInterceptorBuilder {
         self
     }
 
+    /// Whether the runs that are created have a span `workflow.run` of their own, from creation to end,
+    /// with their executions under it: a backend then shows at a glance how long a run took, and how it
+    /// ended. Otherwise executions are directly under what created the run.
+    ///
+    /// Whoever creates a run chooses. Whoever ends it makes the span, and needs an interceptor too, and
+    /// [`DerivedIds`](crate::ids::DerivedIds) in the provider; a run that ends where there is none (in a
+    /// worker of another language, or one that dies at that moment) lacks the span, and so its executions
+    /// a parent.
+    ///
+    /// ```
+    /// use workflow_otel::OtelInterceptor;
+    ///
+    /// let otel = OtelInterceptor::builder().run_bar(true).build();
+    /// ```
+    pub fn run_bar(mut self, shown: bool) -> Self {
+        self.config.run_bar = shown;
+        self
+    }
+
     /// The status of a span whose operation succeeded. Otherwise Ok.
     pub fn success_status(mut self, status: SuccessStatus) -> Self {
         self.config.success = status;

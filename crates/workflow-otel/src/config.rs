@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use workflow_core::{CancelRun, CreateRun, ExecuteRun, SendSignal, StepCall};
@@ -18,6 +19,36 @@ pub enum TraceMode {
     /// run. Traces then end when an execution ends, however long the run takes. An execution of a
     /// run whose creator was not sampled is not recorded, as in the other mode.
     Linked,
+    /// Under the caller while the run is young, a trace of its own afterwards: short runs are one picture,
+    /// and the traces of long ones have an end. What counts is the age that the run has when the execution
+    /// begins, and of a run that others continued as, the age of the first of them. [`auto`](Self::auto)
+    /// has the usual limit.
+    Auto {
+        /// The age from which executions are linked.
+        linked_after: Duration,
+    },
+}
+
+impl TraceMode {
+    /// Under the caller while the run is younger than an hour, linked afterwards.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use workflow_otel::{OtelInterceptor, TraceMode};
+    ///
+    /// let otel = OtelInterceptor::builder().trace_mode(TraceMode::auto()).build();
+    /// // Or with a limit of one's own.
+    /// let linked_after = Duration::from_secs(10 * 60);
+    /// let otel = OtelInterceptor::builder()
+    ///     .trace_mode(TraceMode::Auto { linked_after })
+    ///     .build();
+    /// ```
+    #[must_use]
+    pub const fn auto() -> Self {
+        Self::Auto {
+            linked_after: Duration::from_secs(60 * 60),
+        }
+    }
 }
 
 /// Which spans are made for a workflow. Whatever is chosen, trace context and baggage are passed on
@@ -184,6 +215,7 @@ pub(crate) type ExtraAttributes = dyn Fn(SpanCall<'_>) -> Vec<KeyValue> + Send +
 #[derive(Clone, Default)]
 pub(crate) struct Config {
     pub(crate) mode: TraceMode,
+    pub(crate) run_bar: bool,
     pub(crate) success: SuccessStatus,
     pub(crate) errors: ErrorDetail,
     pub(crate) signal_names: SignalNames,
@@ -230,6 +262,7 @@ impl fmt::Debug for Config {
             .field("logs_of", &self.logs_of);
         shown
             .field("mode", &self.mode)
+            .field("run_bar", &self.run_bar)
             .field("success", &self.success)
             .field("errors", &self.errors)
             .field("signal_names", &self.signal_names)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use workflow_core::{
     BoxFuture, CancelRun, CreateRun, CreatedRun, Event, ExecuteRun, Execution, ExecutionOutcome,
@@ -11,7 +12,7 @@ use workflow_core::{
 use crate::losses::Losses;
 #[cfg(feature = "metrics")]
 use crate::metrics::{Metrics, seen_in};
-use crate::traces::{Scoped, Traces};
+use crate::traces::{RunEnd, Scoped, Traces};
 #[cfg(feature = "metrics")]
 use opentelemetry::trace::TraceContextExt;
 
@@ -63,7 +64,8 @@ impl OtelInterceptor {
         let traces = &*self.traces;
         let parent = call.parent.clone();
         let open = if let Some(execution) = &call.continues {
-            traces.pass_on(execution, &mut call.run.carrier);
+            let execution = Arc::clone(execution);
+            traces.pass_on(&execution, &mut call);
             None
         } else if let Some(parent) = &parent {
             traces.inject_child(parent, &mut call);
@@ -80,6 +82,11 @@ impl OtelInterceptor {
         }
         created
     }
+}
+
+/// When a run ended, by the clock that its creation is told by.
+fn ended_at(created_at: Option<SystemTime>, age: Option<Duration>) -> Option<SystemTime> {
+    created_at?.checked_add(age?)
 }
 
 impl fmt::Debug for OtelInterceptor {
@@ -209,6 +216,31 @@ impl Interceptor for OtelInterceptor {
             Event::ExecutionEnded {
                 execution, written, ..
             } => traces.execution_ended(execution, written),
+            Event::ExecutionLost {
+                run,
+                created_at,
+                lost,
+                ..
+            } => traces.execution_lost(run, *created_at, lost),
+            Event::RunCanceled {
+                run,
+                created_at,
+                age,
+                ..
+            } => {
+                let ended_at = ended_at(*created_at, *age);
+                traces.run_ended(run, *created_at, ended_at, &RunEnd::Canceled);
+            }
+            Event::RunOverdue {
+                run,
+                error,
+                created_at,
+                age,
+                ..
+            } => {
+                let ended_at = ended_at(*created_at, *age);
+                traces.run_ended(run, *created_at, ended_at, &RunEnd::Failed(error));
+            }
             _ => {}
         }
     }

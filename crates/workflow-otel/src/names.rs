@@ -12,6 +12,9 @@ pub mod operation {
     pub const WORKFLOW_START: &str = "workflow.start";
     /// A worker executes a run, from the claim to completion, failure or the next park. CONSUMER.
     pub const WORKFLOW_EXECUTE: &str = "workflow.execute";
+    /// A run, from its creation to its end; where it is [asked for](crate::OtelInterceptorBuilder::run_bar).
+    /// INTERNAL.
+    pub const WORKFLOW_RUN: &str = "workflow.run";
     /// A client cancels a run. INTERNAL.
     pub const WORKFLOW_CANCEL: &str = "workflow.cancel";
     /// A client sends a signal. PRODUCER. Stands alone.
@@ -119,11 +122,13 @@ pub mod attribute {
     pub const WORKFLOW_NAME: &str = "workflow.name";
     /// The workflow's version, only where it has one. String.
     pub const WORKFLOW_VERSION: &str = "workflow.version";
-    /// How an execution ended: `completed`, `parked`, `retrying`, `failed`, `canceled` or `stale`.
+    /// How an execution ended: `completed`, `parked`, `retrying`, `failed`, `canceled` or `stale`; `lost`
+    /// where its worker died and another one tells.
     pub const WORKFLOW_OUTCOME: &str = "workflow.outcome";
     /// Whether a run that was created is a child's. On metrics. Boolean.
     pub const WORKFLOW_CHILD: &str = "workflow.child";
-    /// How a run ended: `completed`, `failed` or `canceled`. On metrics.
+    /// How a run ended: `completed`, `failed` or `canceled`. On metrics and
+    /// [`WORKFLOW_RUN`](super::operation::WORKFLOW_RUN).
     pub const WORKFLOW_RUN_STATUS: &str = "workflow_run.status";
     /// The run's id. String.
     pub const WORKFLOW_RUN_ID: &str = "workflow_run.id";
@@ -137,10 +142,16 @@ pub mod attribute {
     /// [would be left out](crate::logs::ReplayedEvents) otherwise. Boolean.
     #[cfg(any(feature = "logs", feature = "tracing"))]
     pub const WORKFLOW_RUN_REPLAYING: &str = "workflow_run.replaying";
+    /// For how long the run was due before the execution claimed it. Double, in seconds.
+    pub const WORKFLOW_RUN_QUEUE_DURATION: &str = "workflow_run.queue_duration";
+    /// What made the run due: a [`WakeCause`](workflow_core::WakeCause). String.
+    pub const WORKFLOW_RUN_WOKEN_BY: &str = "workflow_run.woken_by";
     /// The run as which the execution's run goes on, where it continued as a new one. String.
     pub const WORKFLOW_RUN_CONTINUED_AS: &str = "workflow_run.continued_as";
     /// Why there is a link, on links of [`WORKFLOW_EXECUTE`](super::operation::WORKFLOW_EXECUTE):
-    /// `continued_from` where it leads to the execution that continued as this run. String.
+    /// `continued_from` where it leads to the execution that continued as this run; `retried_from`,
+    /// `resumed_from` or `forked_from` where it leads to the last one of the run that this one was made of.
+    /// String.
     pub const WORKFLOW_LINK: &str = "workflow.link";
     /// The worker that executes. String.
     pub const WORKER_ID: &str = "worker.id";
@@ -158,6 +169,8 @@ pub mod attribute {
     pub const STEP_OUTCOME: &str = "step.outcome";
     /// When a sleep ends. String, RFC 3339 in UTC.
     pub const STEP_RESUME_AT: &str = "step.resume_at";
+    /// How long a wait lasted, on the span of its end. Double, in seconds.
+    pub const STEP_PARKED_DURATION: &str = "step.parked_duration";
     /// When a wait gives up. String, RFC 3339 in UTC.
     pub const STEP_TIMEOUT_AT: &str = "step.timeout_at";
     /// The id of the attempt at the step. String.

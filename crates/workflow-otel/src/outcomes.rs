@@ -5,10 +5,12 @@ use workflow_core::{Error, ErrorKind, ExecutionOutcome, Interruption, StepOutcom
 /// A step that the workflow's code dropped, or that was cut off.
 pub(crate) const CANCELED: &str = "canceled";
 /// A run that ended with an error.
-#[cfg(feature = "metrics")]
 pub(crate) const FAILED: &str = "failed";
 /// An execution that left nothing in the database.
 pub(crate) const STALE: &str = "stale";
+
+/// An execution whose worker is gone, as another one tells.
+pub(crate) const LOST: &str = "lost";
 
 /// `None` for an outcome that this version does not know.
 pub(crate) fn of_execution(outcome: &ExecutionOutcome) -> Option<&'static str> {

@@ -72,6 +72,10 @@ impl Traced {
     }
 
     async fn execute(&self, of: &RunInfo, child: Option<RunInfo>) -> Option<RunInfo> {
+        self.attempt(of, 1, child).await
+    }
+
+    async fn attempt(&self, of: &RunInfo, attempt: u32, child: Option<RunInfo>) -> Option<RunInfo> {
         let mut stored = None;
         let workflow = |e: Arc<Execution>| async {
             let call = step(&e, "pack", StepKind::Run);
@@ -86,7 +90,7 @@ impl Traced {
             drop(e);
             Ok(parked())
         };
-        self.engine.execute(of, 1, workflow).await.unwrap();
+        self.engine.execute(of, attempt, workflow).await.unwrap();
         stored
     }
 }
@@ -156,7 +160,7 @@ fn executions_are_siblings_whatever_is_current() {
     let order = traced.in_span("caller", traced.engine.create(run("order", "run-A"), None));
     // The carrier is read under spans that have nothing to do with the run.
     traced.in_span("worker", traced.execute(&order, None));
-    block_on(traced.execute(&order, None));
+    block_on(traced.attempt(&order, 2, None));
     traced.spans.assert_sound();
     traced.spans.tree().assert_eq(
         "

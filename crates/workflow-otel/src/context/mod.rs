@@ -2,7 +2,9 @@
 
 mod baggage;
 mod baggage_header;
-pub(crate) mod continuation;
+pub(crate) mod bar;
+pub(crate) mod origin;
 pub(crate) mod progress;
 pub(crate) mod propagation;
 pub(crate) mod scope;
+mod traceparent;

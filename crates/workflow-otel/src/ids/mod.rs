@@ -32,7 +32,6 @@ mod generator;
 mod xxh64;
 
 use opentelemetry::trace::{SpanId, TraceId};
-use workflow_core::Execution;
 
 pub use self::generator::DerivedIds;
 pub(crate) use self::generator::Wanted;
@@ -98,11 +97,10 @@ impl StepIds {
 }
 
 impl Wanted {
-    pub(crate) fn execution(execution: &Execution) -> Self {
-        let run = &execution.run;
+    pub(crate) fn execution(namespace_id: &str, run_id: &str, attempt: u32) -> Self {
         Self {
-            span: self::execution(&run.namespace_id, &run.id, execution.attempt),
-            trace: self::trace(&run.namespace_id, &run.id, execution.attempt),
+            span: self::execution(namespace_id, run_id, attempt),
+            trace: self::trace(namespace_id, run_id, attempt),
         }
     }
 }

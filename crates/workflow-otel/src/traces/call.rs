@@ -1,10 +1,13 @@
 //! What each call looks like as a span: its name, kind and attributes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanKind;
-use workflow_core::{Execution, RunInfo, SendSignal, StepCall, StepKind, StepPhase};
+use workflow_core::{
+    Execution, LostExecution, RunInfo, SendSignal, StepCall, StepKind, StepPhase, WakeCause,
+};
 
 use super::time::rfc3339;
 use crate::config::SignalNames;
@@ -29,7 +32,7 @@ pub(crate) fn name(operation: &str, about: &str) -> String {
 /// The attributes of a run. `with_id` is false where it is yet to be created: an interceptor further in
 /// can change its id, and a key can find another.
 pub(crate) fn run_attributes(run: &RunInfo, with_id: bool) -> Vec<KeyValue> {
-    let mut all = Vec::with_capacity(8 + ROOM_FOR_THE_END);
+    let mut all = Vec::with_capacity(10 + ROOM_FOR_THE_END);
     if !run.workflow_name.is_empty() {
         all.push(KeyValue::new(
             attribute::WORKFLOW_NAME,
@@ -54,20 +57,46 @@ pub(crate) fn run_attributes(run: &RunInfo, with_id: bool) -> Vec<KeyValue> {
 
 /// The attributes of an execution, which are also those that its steps begin with.
 pub(crate) fn execution_attributes(execution: &Execution) -> Vec<KeyValue> {
-    let mut all = run_attributes(&execution.run, true);
-    all.push(KeyValue::new(
-        attribute::WORKFLOW_RUN_ATTEMPT,
-        i64::from(execution.attempt),
-    ));
-    all.push(KeyValue::new(
-        attribute::WORKFLOW_RUN_REPLAY,
-        execution.replay,
-    ));
-    all.push(KeyValue::new(
-        attribute::WORKER_ID,
-        Arc::clone(&execution.worker_id),
-    ));
+    let Execution {
+        run,
+        attempt,
+        replay,
+        worker_id,
+        ..
+    } = execution;
+    attempt_attributes(run, *attempt, *replay, worker_id)
+}
+
+fn attempt_attributes(
+    run: &RunInfo,
+    attempt: u32,
+    replay: bool,
+    worker_id: &Arc<str>,
+) -> Vec<KeyValue> {
+    let mut all = run_attributes(run, true);
+    let attempt = i64::from(attempt);
+    all.push(KeyValue::new(attribute::WORKFLOW_RUN_ATTEMPT, attempt));
+    all.push(KeyValue::new(attribute::WORKFLOW_RUN_REPLAY, replay));
+    all.push(KeyValue::new(attribute::WORKER_ID, Arc::clone(worker_id)));
     all
+}
+
+/// The attributes of an execution whose worker is gone.
+pub(crate) fn lost_attributes(run: &RunInfo, lost: &LostExecution) -> Vec<KeyValue> {
+    let mut all = attempt_attributes(run, lost.attempt, lost.replay, &lost.worker_id);
+    all.extend(waking(lost.due_for, lost.woken_by));
+    all
+}
+
+/// How an execution came about: on its own span alone.
+pub(crate) fn waking(
+    due_for: Option<Duration>,
+    woken_by: Option<WakeCause>,
+) -> impl Iterator<Item = KeyValue> {
+    let queued =
+        due_for.map(|d| KeyValue::new(attribute::WORKFLOW_RUN_QUEUE_DURATION, d.as_secs_f64()));
+    let cause = woken_by.map(|by| KeyValue::new(attribute::WORKFLOW_RUN_WOKEN_BY, by.as_str()));
+    queued.into_iter().chain(cause)
 }
 
 pub(crate) fn signal_attributes(call: &SendSignal, names: SignalNames) -> Vec<KeyValue> {
@@ -135,7 +164,7 @@ pub(crate) fn step_attributes(
     execution: &[KeyValue],
     names: SignalNames,
 ) -> Vec<KeyValue> {
-    let mut all = Vec::with_capacity(execution.len() + 7 + ROOM_FOR_THE_END);
+    let mut all = Vec::with_capacity(execution.len() + 8 + ROOM_FOR_THE_END);
     all.extend_from_slice(execution);
     if let Some(name) = shown_name(call, names) {
         all.push(KeyValue::new(attribute::STEP_NAME, Arc::clone(name)));
@@ -149,6 +178,10 @@ pub(crate) fn step_attributes(
         attribute::STEP_ATTEMPT_PRIOR_FAILURES,
         i64::from(call.prior_failures),
     ));
+    if let Some(parked_for) = call.parked_for {
+        let seconds = parked_for.as_secs_f64();
+        all.push(KeyValue::new(attribute::STEP_PARKED_DURATION, seconds));
+    }
     match &call.kind {
         StepKind::Sleep { resume_at, .. } => all.push(KeyValue::new(
             attribute::STEP_RESUME_AT,

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt;
-use workflow_core::{Carrier, CreateRun, CreatedRun, Execution, ParentStep};
+use workflow_core::{CreateRun, CreatedRun, Execution, ParentStep};
 
 use super::{Traces, address_of, lock};
-use crate::context::continuation;
+use crate::config::TraceMode;
+use crate::context::origin;
 use crate::context::propagation::usable_parent;
 use crate::context::scope::RunScope;
 
@@ -26,7 +27,7 @@ impl Traces {
 
     /// A run that continues another has its carrier, and so its parent and its baggage. What is added is the
     /// execution that ended in its favor.
-    pub(crate) fn pass_on(&self, execution: &Execution, carrier: &mut Carrier) {
+    pub(crate) fn pass_on(&self, execution: &Execution, call: &mut CreateRun) {
         let span = {
             let unwritten = lock(&self.unwritten);
             let spans = unwritten.get(&address_of(execution));
@@ -34,7 +35,11 @@ impl Traces {
             open.next_back().map(|unended| unended.cx.clone())
         };
         let span = span.map(|cx| cx.span().span_context().clone());
-        continuation::write(carrier, span.as_ref());
+        origin::continue_from(&mut call.run.carrier, span.as_ref());
+        if matches!(self.config.mode, TraceMode::Auto { .. }) {
+            origin::note_first_created_at(&mut call.run.carrier, execution.run_created_at);
+        }
+        self.continue_bar(call);
     }
 
     /// A child run is created in the context of the step.
@@ -46,7 +51,7 @@ impl Traces {
             // Created elsewhere than in the step's future: the execution is the nearest that is known.
             self.context_of(&parent.execution)
         };
-        self.inject(&cx, call);
+        self.inject_run(&cx, call);
     }
 
     /// The step's span does not know for certain which run the creation comes to.

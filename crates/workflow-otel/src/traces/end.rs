@@ -23,6 +23,8 @@ const EXECUTION_FAILED: &str = "execution_failed";
 #[derive(Clone, Copy)]
 pub(super) enum About<'a> {
     Client,
+    /// A whole run, whose errors are events on its executions.
+    Run,
     Execution(&'a RunScope),
     Step(&'a RunScope, &'a str),
 }
@@ -73,6 +75,7 @@ impl Traces {
     /// has it. Says whether all went well.
     pub(super) fn record(&self, cx: &Context, about: About<'_>, error: &Error) -> bool {
         let scope = match about {
+            About::Run => return true,
             About::Client => None,
             About::Execution(scope) | About::Step(scope, _) => Some(scope),
         };
@@ -207,5 +210,6 @@ impl Traces {
             let about = RunScope::of(&cx).map_or(About::Client, |scope| About::Execution(scope));
             self.end_span(&cx, about, &mut outcome::of_write(written), None);
         }
+        self.wrote(execution, written);
     }
 }

@@ -1,10 +1,12 @@
 //! Spans of what the hooks see: `start` makes them, `span` keeps them current, `end` ends them.
 
+mod bar;
 #[cfg(feature = "tracing")]
 pub(crate) mod bridge;
 mod call;
 mod carriers;
 mod end;
+mod execution;
 mod outcome;
 mod processor;
 mod span;
@@ -23,6 +25,7 @@ use crate::context::scope::RunScope;
 use crate::losses::LossCounters;
 use crate::tracer::Tracing;
 
+pub(crate) use self::bar::RunEnd;
 pub use self::processor::RunAttributesProcessor;
 pub(crate) use self::span::Scoped;
 

@@ -29,7 +29,7 @@ pub(crate) struct Ending<'e> {
 }
 
 impl<'e> Ending<'e> {
-    fn success(attribute: Option<KeyValue>) -> Self {
+    pub(crate) fn success(attribute: Option<KeyValue>) -> Self {
         Self {
             attributes: [attribute, None],
             succeeded: true,

@@ -1,24 +1,21 @@
 //! The start of each span: what it is called, what it is under, and what it says from the beginning.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use opentelemetry::trace::{Link, SpanBuilder, SpanId, SpanKind, TraceContextExt};
+use opentelemetry::trace::{SpanBuilder, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
-use workflow_core::{CancelRun, CreateRun, ExecuteRun, Execution, SendSignal, StepCall};
+use workflow_core::{CancelRun, CreateRun, SendSignal, StepCall};
 
 use super::span::{Child, OpenSpan, Subject};
-use super::{Traces, address_of, call};
+use super::{Traces, call};
 #[cfg(any(feature = "logs", feature = "tracing"))]
 use crate::config::LogSelection;
-use crate::config::{SpanCall, SpanSelection, TraceMode};
-use crate::context::continuation;
-use crate::context::progress::Progress;
-use crate::context::propagation::{usable_parent, without_span};
+use crate::config::{SpanCall, SpanSelection};
+use crate::context::propagation::usable_parent;
 #[cfg(any(feature = "logs", feature = "tracing"))]
 use crate::context::scope::LogScope;
 use crate::context::scope::{RunScope, StepScope};
-use crate::ids::{self, StepIds, Wanted};
+use crate::ids::{self, Wanted};
 use crate::names::operation;
 use crate::tracer::{Own, StartSpan, Started};
 
@@ -26,7 +23,8 @@ impl Traces {
     pub(crate) fn create_run(&self, call: &mut CreateRun) -> Option<OpenSpan<'_>> {
         let caller = self.caller(call);
         let open = self.span_of_creation(call, &caller);
-        self.inject(open.as_ref().map_or(&caller, |open| &open.cx), call);
+        let creator = open.as_ref().map_or(&caller, |open| &open.cx);
+        self.inject_run(creator, call);
         self.logged(open, &call.run.workflow_name)
     }
 
@@ -52,73 +50,6 @@ impl Traces {
             open.subject = Subject::Creation(Arc::clone(&call.run.id));
         }
         open
-    }
-
-    pub(crate) fn execute(&self, call: &ExecuteRun) -> OpenSpan<'_> {
-        let execution = &call.execution;
-        let config = &self.config;
-        let mut base = self
-            .propagation
-            .extract(&execution.run.carrier, &self.losses);
-        let selection = config.spans_of(&execution.run.workflow_name);
-        let tracer = self.tracer();
-        let step_ids = step_ids(execution);
-        let mut started = None;
-        let mut attributes = Vec::new();
-        if selection != SpanSelection::None {
-            let mut span = SpanBuilder::from_name(call::name(
-                operation::WORKFLOW_EXECUTE,
-                &execution.run.workflow_name,
-            ))
-            .with_kind(SpanKind::Consumer);
-            let creator = base.span().span_context().clone();
-            let mut links = Vec::new();
-            if config.mode == TraceMode::Linked && creator.is_sampled() {
-                links.push(Link::with_context(creator));
-                base = without_span(&base);
-            }
-            if execution.attempt == 1 {
-                links.extend(continuation::read(&execution.run.carrier));
-            }
-            if !links.is_empty() {
-                span = span.with_links(links);
-            }
-            attributes = call::execution_attributes(execution);
-            let all = self.with_extra(attributes.clone(), SpanCall::ExecuteRun(call));
-            let wanted = step_ids.map_or(Wanted::ANY, |_| Wanted::execution(execution));
-            started = self.start(&*tracer, span.with_attributes(all), wanted, &base);
-        }
-        let recording = started.as_ref().is_some_and(|started| started.recording);
-        let unrecorded = started.as_ref().filter(|started| !started.recording);
-        let unrecorded = unrecorded.map(|started| started.cx.span().span_context().span_id());
-        let scope = Arc::new(RunScope {
-            execution: Arc::clone(execution),
-            span_id: started.as_ref().map_or(SpanId::INVALID, |started| {
-                started.cx.span().span_context().span_id()
-            }),
-            owner: self.address(),
-            tracer,
-            selection,
-            attributes,
-            step_ids,
-            unrecorded,
-            sampled: started
-                .as_ref()
-                .is_some_and(|started| started.cx.span().span_context().is_sampled()),
-            dropping: AtomicBool::new(false),
-            progress: Progress::default(),
-        });
-        let cx = scope.put(&started.map_or(base, |started| started.cx));
-        #[cfg(any(feature = "logs", feature = "tracing"))]
-        let cx = LogScope::put(config.logs_of(&execution.run.workflow_name), cx);
-        self.executions().insert(address_of(execution), cx.clone());
-        OpenSpan {
-            traces: self,
-            cx,
-            recording,
-            left_open: false,
-            subject: Subject::Execution(scope),
-        }
     }
 
     pub(crate) fn step(&self, call: &StepCall) -> Option<OpenSpan<'_>> {
@@ -255,7 +186,7 @@ impl Traces {
         })
     }
 
-    fn start(
+    pub(super) fn start(
         &self,
         tracer: &dyn StartSpan,
         span: SpanBuilder,
@@ -285,27 +216,21 @@ impl Traces {
         }
     }
 
-    fn with_extra(&self, mut attributes: Vec<KeyValue>, call: SpanCall<'_>) -> Vec<KeyValue> {
+    pub(super) fn with_extra(
+        &self,
+        mut attributes: Vec<KeyValue>,
+        call: SpanCall<'_>,
+    ) -> Vec<KeyValue> {
         if let Some(extra) = &self.config.attributes {
             attributes.extend(self.losses.contain(|| extra(call)).unwrap_or_default());
         }
         attributes
     }
 
-    fn tracer(&self) -> Arc<dyn StartSpan> {
+    pub(super) fn tracer(&self) -> Arc<dyn StartSpan> {
         let tracer = self.losses.contain(|| self.tracing.tracer());
         tracer.unwrap_or_else(|| Arc::new(opentelemetry::trace::noop::NoopTracer::new()))
     }
-}
-
-/// What the ids of an execution's steps are derived from. `None` where an interceptor further out derives
-/// them: no two spans have the same id, should both be in one trace.
-fn step_ids(execution: &Arc<Execution>) -> Option<StepIds> {
-    let is_taken = Context::map_current(|current| {
-        RunScope::of(current).is_some_and(|outer| Arc::ptr_eq(&outer.execution, execution))
-    });
-    let run = &execution.run;
-    (!is_taken).then(|| StepIds::of(&run.namespace_id, &run.id, execution.attempt))
 }
 
 /// Whether nothing is logged of the steps in `cx`.
