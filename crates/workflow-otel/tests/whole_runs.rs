@@ -212,6 +212,32 @@ fn a_dead_workers_execution_is_ended_under_its_own_id() {
     }
 }
 
+/// A worker that stood still for so long that another of its process took the run over.
+#[test]
+fn an_execution_that_lives_is_not_ended_by_another() {
+    let spans = SpanCollector::new();
+    let process = process(&spans, |otel| otel);
+    let order = process.create(&spans, run("order", "run-A"));
+    let cut_off = execution(&order, 1, MINUTE);
+    let end = process.engine.0.promise_end(&cut_off);
+    let executed = process.engine.execute_as(cut_off, |_| async {
+        process.tell(&Event::execution_lost(&order, None, &lost(1)));
+        Ok(completed())
+    });
+    block_on(executed).unwrap();
+    process.tell(&Event::execution_lost(&order, None, &lost(1)));
+    end.tell(Err(Unwritten::Interrupted(Interruption::LeaseLost)));
+    spans.assert_sound();
+    let tree = spans.tree().attributes([attribute::WORKFLOW_OUTCOME]);
+    tree.assert_eq(
+        "
+        caller
+        └── workflow.start order
+            └── workflow.execute order ERROR {workflow.outcome=stale}
+        ",
+    );
+}
+
 #[test]
 fn nothing_is_told_of_lost_executions_that_nobody_recorded() {
     let spans = SpanCollector::new();

@@ -11,7 +11,7 @@ use workflow_core::{ExecuteRun, Execution, LostExecution, RunInfo};
 use super::end::About;
 use super::outcome::Ending;
 use super::span::{OpenSpan, Subject};
-use super::{Traces, address_of, call};
+use super::{Traces, address_of, call, lock};
 use crate::config::{SpanCall, SpanSelection, TraceMode};
 use crate::context::origin;
 use crate::context::progress::Progress;
@@ -101,7 +101,9 @@ impl Traces {
         run_created_at: Option<SystemTime>,
         lost: &LostExecution,
     ) {
-        if self.config.spans_of(&run.workflow_name) == SpanSelection::None {
+        // One that was cut off and lives, in this process, ends its span itself.
+        let lives = self.is_under_way(run, lost.attempt);
+        if lives || self.config.spans_of(&run.workflow_name) == SpanSelection::None {
             return;
         }
         let mut base = self.propagation.extract(&run.carrier, &self.losses);
@@ -123,6 +125,22 @@ impl Traces {
             let at = lost.last_seen_at.max(lost.started_at);
             self.end_span(&started.cx, About::Client, &mut ending, Some(at));
         }
+    }
+
+    fn is_under_way(&self, run: &RunInfo, attempt: u32) -> bool {
+        let is_it = |cx: &Context| {
+            RunScope::of(cx).is_some_and(|scope| {
+                let other = &scope.execution;
+                let same_run = other.run.id == run.id;
+                same_run && other.run.namespace_id == run.namespace_id && other.attempt == attempt
+            })
+        };
+        let executing = self.executions().values().any(is_it);
+        executing
+            || lock(&self.unwritten)
+                .values()
+                .flatten()
+                .any(|u| is_it(&u.cx))
     }
 
     /// The span of an execution but for its attributes. `creator`, the context in the run's carrier, becomes
