@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use openworkflow::otel::ids;
 use openworkflow::otel::opentelemetry::Value;
 use openworkflow::otel::opentelemetry::trace::{SpanKind, Status};
 use openworkflow::otel::opentelemetry_sdk::trace::SpanData;
@@ -146,6 +147,8 @@ fn check_span(span: &SpanData) {
         );
     }
 
+    check_id(span, operation, &text);
+
     let kind = match (operation, text("step.outcome").as_str()) {
         ("workflow.start" | "signal.send" | "step.send_signal", _) => SpanKind::Producer,
         ("workflow.execute", _) => SpanKind::Consumer,
@@ -155,6 +158,21 @@ fn check_span(span: &SpanData) {
     };
     assert_eq!(span.span_kind, kind, "the kind of {name}");
     assert_ne!(span.status, Status::Unset, "the status of {name}");
+}
+
+/// The span's id follows from what is in the database.
+fn check_id(span: &SpanData, operation: &str, text: &dyn Fn(&str) -> String) {
+    let (namespace, run) = (text("workflow_run.namespace_id"), text("workflow_run.id"));
+    let Ok(attempt) = text("workflow_run.attempt").parse() else {
+        // What a client calls may be about another run in the end.
+        return;
+    };
+    let id = if operation == "workflow.execute" {
+        ids::execution(&namespace, &run, attempt)
+    } else {
+        ids::step(&namespace, &run, attempt, &text("step_attempt.id"))
+    };
+    assert_eq!(span.span_context.span_id(), id, "the id of {}", span.name);
 }
 
 fn uuid_like(text: &str) -> Result<(), String> {

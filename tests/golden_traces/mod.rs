@@ -1,6 +1,7 @@
 //! The traces that the contract (`docs/trace-contract.md`) asks for, as whole trees, from runs on a
 //! real database. Each scenario is written once and runs on every backend.
 
+mod bars;
 mod children;
 mod continued;
 mod contract;
@@ -26,7 +27,7 @@ use openworkflow::{
 use serde::de::DeserializeOwned;
 
 pub(crate) use {
-    children::*, continued::*, endings::*, errors::*, origins::*, signals::*, steps::*,
+    bars::*, children::*, continued::*, endings::*, errors::*, origins::*, signals::*, steps::*,
 };
 
 /// Long enough for any wait of these scenarios to end, short enough to fail a test in good time.
@@ -220,6 +221,7 @@ macro_rules! golden_traces {
             idempotent_start delayed_start start_refused start_changed_further_in
             no_caller unsampled_caller no_carrier
             continued_as_new continued_as_new_linked
+            process_order_as_a_bar canceled_as_a_bar overdue_as_a_bar continued_as_bars
         }
     };
 }

@@ -23,7 +23,9 @@ use opentelemetry_sdk::logs::{LogBatch, LogExporter, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, SpanData, SpanExporter};
+use opentelemetry_sdk::trace::{
+    RandomIdGenerator, SdkTracer, SdkTracerProvider, SpanData, SpanExporter,
+};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::prelude::*;
 use workflow_core::{
@@ -31,6 +33,7 @@ use workflow_core::{
     StepCall, StepKind, StepOutcome, replay,
 };
 use workflow_otel::OtelInterceptor;
+use workflow_otel::ids::DerivedIds;
 use workflow_otel::logs::{RunFilter, RunIdsProcessor, appender_layer, json_layer};
 use workflow_otel::testing::{SpanCollector, SpanTree};
 
@@ -143,11 +146,13 @@ fn logging(records: bool, work: impl FnOnce()) {
 fn run(scenario: &str, steps: u64) {
     let simple = || {
         SdkTracerProvider::builder()
+            .with_id_generator(DerivedIds::<RandomIdGenerator>::default())
             .with_simple_exporter(NoExport)
             .build()
     };
     let batch = || {
         SdkTracerProvider::builder()
+            .with_id_generator(DerivedIds::<RandomIdGenerator>::default())
             .with_batch_exporter(NoExport)
             .build()
     };
