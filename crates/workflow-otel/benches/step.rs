@@ -23,9 +23,7 @@ use opentelemetry_sdk::logs::{LogBatch, LogExporter, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
-use opentelemetry_sdk::trace::{
-    RandomIdGenerator, SdkTracer, SdkTracerProvider, SpanData, SpanExporter,
-};
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, SpanData, SpanExporter};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::prelude::*;
 use workflow_core::{
@@ -146,13 +144,13 @@ fn logging(records: bool, work: impl FnOnce()) {
 fn run(scenario: &str, steps: u64) {
     let simple = || {
         SdkTracerProvider::builder()
-            .with_id_generator(DerivedIds::<RandomIdGenerator>::default())
+            .with_id_generator(DerivedIds::default())
             .with_simple_exporter(NoExport)
             .build()
     };
     let batch = || {
         SdkTracerProvider::builder()
-            .with_id_generator(DerivedIds::<RandomIdGenerator>::default())
+            .with_id_generator(DerivedIds::default())
             .with_batch_exporter(NoExport)
             .build()
     };

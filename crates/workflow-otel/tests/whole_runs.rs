@@ -242,7 +242,7 @@ fn an_execution_that_lives_is_not_ended_by_another() {
 fn nothing_is_told_of_lost_executions_that_nobody_recorded() {
     let spans = SpanCollector::new();
     let unsampled = SdkTracerProvider::builder()
-        .with_id_generator(DerivedIds::<opentelemetry_sdk::trace::RandomIdGenerator>::default())
+        .with_id_generator(DerivedIds::default())
         .with_sampler(Sampler::AlwaysOff)
         .with_span_processor(spans.clone())
         .build();

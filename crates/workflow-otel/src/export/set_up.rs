@@ -11,9 +11,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{LoggerProviderBuilder, SdkLoggerProvider};
 #[cfg(feature = "metrics")]
 use opentelemetry_sdk::metrics::MeterProviderBuilder;
-use opentelemetry_sdk::trace::{
-    RandomIdGenerator, Sampler, SdkTracerProvider, ShouldSample, TracerProviderBuilder,
-};
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, ShouldSample, TracerProviderBuilder};
 
 use super::builder::TelemetryBuilder;
 use super::environment::Environment;
@@ -129,7 +127,7 @@ impl TelemetryBuilder {
         let queue = Queue::open(&mut work.thread, Signal::Traces, exporter, limits);
         let tracers = mem::take(&mut self.tracers)
             .with_resource(work.resource.clone())
-            .with_id_generator(DerivedIds::<RandomIdGenerator>::default())
+            .with_id_generator(DerivedIds::default())
             .with_sampler(self.sampler_or(&work.env)?);
         Ok(match &self.tail {
             Some(tail) => tracers.with_span_processor(tail.processor(queue)?),

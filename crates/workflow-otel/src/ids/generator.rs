@@ -24,7 +24,7 @@ use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 ///
 /// Without it spans have whatever ids their provider makes. Everything works, but a trace that is rebuilt
 /// from history stands beside the exported one, and the spans of a worker that was killed have no parent.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct DerivedIds<G = RandomIdGenerator> {
     otherwise: G,
 }
@@ -42,6 +42,13 @@ impl<G: IdGenerator> DerivedIds<G> {
     #[must_use]
     pub fn new(otherwise: G) -> Self {
         Self { otherwise }
+    }
+}
+
+/// Around the SDK's generator.
+impl Default for DerivedIds {
+    fn default() -> Self {
+        Self::new(RandomIdGenerator::default())
     }
 }
 
@@ -123,7 +130,7 @@ mod tests {
     #[test]
     fn other_threads_get_other_ids() {
         Wanted::span(SpanId::from(7)).replace();
-        let other = std::thread::spawn(|| DerivedIds::<RandomIdGenerator>::default().new_span_id());
+        let other = std::thread::spawn(|| DerivedIds::default().new_span_id());
         assert_ne!(other.join().expect("it does not panic"), SpanId::from(7));
     }
 }

@@ -7,9 +7,7 @@ use std::time::Duration;
 use opentelemetry::trace::{Span as _, SpanContext, SpanId};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{
-    RandomIdGenerator, SdkTracerProvider, Span, SpanData, SpanProcessor,
-};
+use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanProcessor};
 
 use super::tree::SpanTree;
 use crate::ids::DerivedIds;
@@ -46,7 +44,7 @@ impl SpanCollector {
     #[must_use]
     pub fn provider(&self) -> SdkTracerProvider {
         SdkTracerProvider::builder()
-            .with_id_generator(DerivedIds::<RandomIdGenerator>::default())
+            .with_id_generator(DerivedIds::default())
             .with_span_processor(self.clone())
             .build()
     }
