@@ -49,6 +49,7 @@ pub mod scale;
 mod sqlite;
 pub mod store;
 pub mod timely;
+pub mod traced;
 
 pub use database::{Database, RunRow, SignalRow, StepRow, TIME_COLUMNS};
 pub use harness::Harness;

@@ -1,14 +1,15 @@
 //! A process beside the tests: it works until it is killed, holds a lock, or tries to open a database.
 //!
 //! `other_process work DATABASE LOG`, `other_process fleet URL FOLDER LEASE` (in milliseconds),
-//! `other_process lock DATABASE` (until its standard input ends), or `other_process open DATABASE`.
+//! `other_process traced URL FOLDER`, `other_process lock DATABASE` (until its standard input ends), or
+//! `other_process open DATABASE`.
 
 use std::io::Read as _;
 use std::task::Poll;
 use std::time::Duration;
 
 use openworkflow::Sqlite;
-use openworkflow_tests::{fleet, killable};
+use openworkflow_tests::{fleet, killable, traced};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,6 +37,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
             }
             println!("stopped");
+        }
+        ["traced", url, folder] => {
+            let worker = openworkflow_tests::store::worker(url).await;
+            traced::worker(worker, folder.as_ref())?.run().await?;
         }
         ["lock", database] => {
             let conn = rusqlite::Connection::open(database)?;

@@ -4,6 +4,7 @@
 
 mod clocks;
 mod mixed;
+mod orphans;
 mod pauses;
 
 /// The worker process.
