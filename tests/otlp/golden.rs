@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use openworkflow::otel::export::Signal;
+use openworkflow::otel::ids;
 use serde_json::Value;
 
 use crate::receiver::{Receiver, Rotel};
@@ -106,6 +107,11 @@ fn check(receiver: &Receiver, endpoint: &str, protocol: &str, direct: bool) {
         })
         .collect();
     outcomes.sort_unstable();
+    for (span, attempt) in executions.iter().zip(1..) {
+        let run = text(&span["attributes"], "workflow_run.id");
+        let id = ids::execution("default", run, attempt);
+        assert_eq!(text(span, "span_id"), id.to_string());
+    }
     let expected = ["parked", "parked", "parked", "retrying", "completed"];
     assert_eq!(outcomes, (1..).zip(expected).collect::<Vec<_>>());
     let failed = spans

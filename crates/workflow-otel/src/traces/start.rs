@@ -37,13 +37,20 @@ impl Traces {
             &call.run.workflow_name,
         ))
         .with_kind(SpanKind::Producer);
+        // Should the run get another id, or be found, this one is still nobody else's: ids that are asked
+        // for are new. What reads the span's id takes it from the run's carrier.
+        let id = ids::start(&call.run.namespace_id, &call.run.id);
+        // Of an interceptor further out, which has made that span.
+        let is_taken = caller.span().span_context().span_id() == id;
         let mut open = self.client_span(
             span,
             call::run_attributes(&call.run, false),
             SpanCall::CreateRun(call),
-            // Should the run get another id, or be found, this one is still nobody else's: ids that are
-            // asked for are new. What reads the span's id takes it from the run's carrier.
-            Wanted::span(ids::start(&call.run.namespace_id, &call.run.id)),
+            if is_taken {
+                Wanted::ANY
+            } else {
+                Wanted::span(id)
+            },
             caller,
         );
         if let Some(open) = &mut open {
@@ -193,9 +200,6 @@ impl Traces {
         wanted: Wanted,
         parent: &Context,
     ) -> Option<Started> {
-        // Where the interceptor is registered twice, its outer span has the id already.
-        let is_taken = parent.span().span_context().span_id() == wanted.span;
-        let wanted = if is_taken { Wanted::ANY } else { wanted };
         let started = self.losses.contain(|| {
             let _own = Own::starting(wanted);
             tracer.start(span, parent)
