@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+pub(crate) use openworkflow::trace::picture::duration;
 use unicode_width::UnicodeWidthChar as _;
 
 /// Whether a terminal may obey a character rather than show it, or shows what stands around it in another
@@ -99,32 +100,6 @@ pub(crate) fn moment(at: SystemTime, columns: usize) -> String {
     text.chars().take(columns).collect()
 }
 
-/// With the digits that matter.
-pub(crate) fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let rounded = seconds + u64::from(duration.subsec_millis() >= 500);
-    match seconds {
-        0 if duration.is_zero() => "0 ms".to_owned(),
-        0 if duration < Duration::from_millis(10) => {
-            format!("{:.1} ms", duration.as_secs_f64() * 1e3)
-        }
-        0 => format!("{} ms", duration.as_millis()),
-        1..10 => format!("{:.2} s", duration.as_secs_f64()),
-        10..60 => format!("{:.1} s", duration.as_secs_f64()),
-        60..3600 => two(rounded, 60, "min", 1, "s"),
-        3600..86_400 => two(rounded, 3600, "h", 60, "min"),
-        _ => two(rounded, 86_400, "d", 3600, "h"),
-    }
-}
-
-fn two(seconds: u64, large: u64, large_unit: &str, small: u64, small_unit: &str) -> String {
-    let seconds = (seconds + small / 2) / small * small;
-    match seconds % large / small {
-        0 => format!("{} {large_unit}", seconds / large),
-        rest => format!("{} {large_unit} {rest} {small_unit}", seconds / large),
-    }
-}
-
 pub(crate) fn between(from: SystemTime, to: SystemTime) -> Duration {
     to.duration_since(from).unwrap_or_default()
 }
@@ -142,22 +117,5 @@ mod tests {
         assert_eq!(fit("a\u{1b}b", 4), "a…");
         assert!(fit(&"e\u{301}".repeat(1 << 20), 10).len() < 100);
         assert!(fit(&"\u{301}".repeat(1 << 20), 10).len() < 100);
-    }
-
-    #[test]
-    fn durations_have_the_digits_that_matter() {
-        let cases = [
-            (0, "0 ms"),
-            (1_240, "1.2 ms"),
-            (12_400, "12 ms"),
-            (3_040_000, "3.04 s"),
-            (59_940_000, "59.9 s"),
-            (252_000_000, "4 min 12 s"),
-            (11_520_000_000, "3 h 12 min"),
-            (2_588_400_000_000, "29 d 23 h"),
-        ];
-        for (micros, text) in cases {
-            assert_eq!(duration(Duration::from_micros(micros)), text);
-        }
     }
 }

@@ -2,7 +2,6 @@
 
 mod axis;
 mod events;
-mod fold;
 mod head;
 mod rows;
 mod summary;

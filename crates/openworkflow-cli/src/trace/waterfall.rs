@@ -1,11 +1,10 @@
 //! The picture of a run: a row per step, over time.
 
 use anstyle::Style;
+use openworkflow::trace::picture::{Axis, Line, Picture, Row, SegmentKind};
 use openworkflow::trace::{StepState, TraceEvents, TraceSummary};
 
-use super::axis::Axis;
-use super::fold::{Line, fold};
-use super::rows::{self, Glyph, Row};
+use super::axis;
 use crate::args::TraceArgs;
 use crate::screen::Screen;
 use crate::table::styles;
@@ -30,20 +29,17 @@ pub(super) fn show(
     args: &TraceArgs,
     screen: &mut Screen,
 ) {
-    let rows = rows::rows(summary, trace);
-    if rows.is_empty() {
+    let picture = Picture::new(summary, trace);
+    if picture.rows.is_empty() {
         screen.line("no steps yet");
         return;
     }
-    let busy = busy(summary, &rows);
-    let end = rows.iter().flat_map(|row| &row.segments).map(|of| of.to);
-    let end = end.fold(rows::horizon(summary), Ord::max);
     let lines = match args.all {
-        true => rows.into_iter().map(Line::Row).collect(),
-        false => fold(rows),
+        true => picture.rows.iter().cloned().map(Line::Row).collect(),
+        false => picture.folded(),
     };
     let columns = columns(&lines, screen.width);
-    let axis = Axis::new(summary.created_at, end, busy, columns.bar, !args.true_scale);
+    let axis = picture.axis(columns.bar, !args.true_scale);
     let dim = styles::DIM;
     screen.line("");
     let indent = columns.name
@@ -56,19 +52,20 @@ pub(super) fn show(
     screen.line(format!(
         "{:indent$}{dim}{}{dim:#}",
         "",
-        axis.labels().trim_end()
+        axis::labels(&axis).trim_end()
     ));
     let mut is_folded = false;
     for line in &lines {
         match line {
             Line::Row(row) => {
-                is_folded |= row.took.starts_with('×');
+                is_folded |= row.group.is_some();
                 screen.line(paint(row, &axis, &columns));
             }
             Line::LeftOut(count) => {
                 is_folded = true;
                 screen.line(format!("{dim}  … {count} more{dim:#}"));
             }
+            _ => {}
         }
     }
     if is_folded {
@@ -76,32 +73,11 @@ pub(super) fn show(
     }
 }
 
-/// When something of the run, or of its children, is at work.
-fn busy(
-    summary: &TraceSummary,
-    rows: &[Row],
-) -> Vec<(std::time::SystemTime, std::time::SystemTime)> {
-    let is_work = |glyph| matches!(glyph, Glyph::Working | Glyph::Unfinished | Glyph::Failed);
-    let segments = rows.iter().flat_map(|row| &row.segments);
-    let of_steps = segments.flat_map(|segment| match is_work(segment.glyph) {
-        true => [(segment.from, segment.to), (segment.to, segment.to)],
-        // Something set the wait up, and something went on after it.
-        false => [(segment.from, segment.from), (segment.to, segment.to)],
-    });
-    let runs = std::iter::once(summary).chain(&summary.descendants);
-    let executions = runs.flat_map(|run| {
-        let recorded = run.executions.iter().filter(|one| !one.estimated);
-        let end = rows::horizon(run);
-        recorded.filter_map(move |one| Some((one.began_at?, one.ended_at.unwrap_or(end))))
-    });
-    of_steps.chain(executions).collect()
-}
-
 fn columns(lines: &[Line], total: usize) -> Columns {
     let rows = || {
         lines.iter().filter_map(|line| match line {
             Line::Row(row) => Some(row),
-            Line::LeftOut(_) => None,
+            _ => None,
         })
     };
     let most = |of: fn(&Row) -> usize| rows().map(of).max().unwrap_or(0);
@@ -109,12 +85,12 @@ fn columns(lines: &[Line], total: usize) -> Columns {
     let name = most(|row| 2 * row.depth + width(&fit(&row.name, 60)));
     let name = name.clamp(8, (total / 4).clamp(8, 48));
     let kind = if total >= ROOMY {
-        most(|row| width(&fit(&row.kind, 12)))
+        most(|row| width(&fit(row.kind.as_str(), 12)))
     } else {
         0
     };
-    let took = most(|row| width(&row.took)).max(4);
-    let outcome = most(|row| width(&row.outcome)).min(OUTCOME);
+    let took = most(|row| width(&row.took())).max(4);
+    let outcome = most(|row| width(&row.outcome())).min(OUTCOME);
     let used = name + 1 + kind + usize::from(kind > 0) + 1 + took + 2 + outcome;
     Columns {
         name,
@@ -127,22 +103,22 @@ fn columns(lines: &[Line], total: usize) -> Columns {
 
 fn paint(row: &Row, axis: &Axis, columns: &Columns) -> String {
     let mut cells: Vec<(char, Style)> = vec![(' ', styles::PLAIN); columns.bar];
-    for at in axis.band_cells() {
+    for at in axis::band_cells(axis) {
         if let Some(cell) = cells.get_mut(at) {
             *cell = ('┊', styles::DIM);
         }
     }
     let mut segments: Vec<_> = row.segments.iter().collect();
-    segments.sort_by_key(|segment| segment.glyph);
+    segments.sort_by_key(|segment| segment.kind);
     for segment in segments {
-        let mut range = axis.cells(segment.from, segment.to);
-        if segment.glyph == Glyph::Failed {
+        let mut range = axis::cells(axis, segment.from, segment.to);
+        if segment.kind == SegmentKind::Failed {
             // At the end of what failed, not behind it.
             let end = (axis.column(segment.to).ceil() as usize).clamp(1, columns.bar);
             range = end - 1..end;
         }
         if let Some(cells) = cells.get_mut(range) {
-            cells.fill(look(segment.glyph));
+            cells.fill(look(segment.kind));
         }
     }
     let mut bar = String::new();
@@ -160,21 +136,22 @@ fn paint(row: &Row, axis: &Axis, columns: &Columns) -> String {
     let dim = styles::DIM;
     let kind = match columns.kind {
         0 => String::new(),
-        room => format!("{dim}{}{dim:#} ", pad(&fit(&row.kind, room), room)),
+        room => format!("{dim}{}{dim:#} ", pad(&fit(row.kind.as_str(), room), room)),
     };
-    let took = pad_left(&row.took, columns.took);
+    let took = pad_left(&row.took(), columns.took);
     let style = of_state(row.state);
-    let outcome = fit(&row.outcome, columns.outcome);
+    let outcome = fit(&row.outcome(), columns.outcome);
     format!("{name} {kind}{bar} {took}  {style}{outcome}{style:#}")
 }
 
-fn look(glyph: Glyph) -> (char, Style) {
-    match glyph {
-        Glyph::Working => ('█', styles::GOOD),
-        Glyph::Waiting => ('░', styles::WAITING),
-        Glyph::BackingOff => ('┈', styles::WARNING),
-        Glyph::Unfinished => ('?', styles::WARNING),
-        Glyph::Failed => ('✗', styles::BAD),
+fn look(kind: SegmentKind) -> (char, Style) {
+    match kind {
+        SegmentKind::Working => ('█', styles::GOOD),
+        SegmentKind::Waiting => ('░', styles::WAITING),
+        SegmentKind::BackingOff => ('┈', styles::WARNING),
+        SegmentKind::Unfinished => ('?', styles::WARNING),
+        SegmentKind::Failed => ('✗', styles::BAD),
+        _ => ('?', styles::DIM),
     }
 }
 

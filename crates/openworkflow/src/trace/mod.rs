@@ -40,6 +40,7 @@ mod events;
 mod execution;
 mod inference;
 mod json;
+pub mod picture;
 mod recorded;
 mod steps;
 mod summarize;

@@ -3,23 +3,30 @@
 
 use std::collections::HashMap;
 
-use openworkflow::trace::StepState;
+use serde::Serialize;
 
-use super::rows::Row;
+use super::super::StepState;
+use super::rows::{Group, Row};
+use crate::backend::StepAttemptKind;
 
-/// How many rows are shown.
-const ROWS: usize = 40;
+/// More rows than this are folded.
+pub const MOST_ROWS: usize = 40;
+const ROWS: usize = MOST_ROWS;
 
-#[derive(Debug)]
-pub(super) enum Line {
+/// A line of a folded picture.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Line {
+    /// A row.
     Row(Row),
-    /// So many rows are not shown.
+    /// So many rows are not shown here.
     LeftOut(usize),
 }
 
-pub(super) fn fold(rows: Vec<Row>) -> Vec<Line> {
+pub(super) fn fold(rows: &[Row]) -> Vec<Line> {
     if rows.len() <= ROWS {
-        return rows.into_iter().map(Line::Row).collect();
+        return rows.iter().cloned().map(Line::Row).collect();
     }
     let rows = by_name(rows);
     if rows.len() <= ROWS {
@@ -59,12 +66,12 @@ fn stem(name: &str) -> &str {
     }
 }
 
-fn by_name(rows: Vec<Row>) -> Vec<Row> {
-    let mut groups: Vec<(String, Vec<Row>)> = Vec::new();
-    let mut known: HashMap<(usize, String, String), usize> = HashMap::new();
+fn by_name(rows: &[Row]) -> Vec<Row> {
+    let mut groups: Vec<(&str, Vec<&Row>)> = Vec::new();
+    let mut known: HashMap<(&str, &StepAttemptKind, &str), usize> = HashMap::new();
     for row in rows {
-        let stem = stem(&row.name).to_owned();
-        let key = (row.run, row.kind.clone(), stem.clone());
+        let stem = stem(&row.name);
+        let key = (&*row.run_id, &row.kind, stem);
         let at = *known.entry(key).or_insert_with(|| {
             groups.push((stem, Vec::new()));
             groups.len() - 1
@@ -77,7 +84,7 @@ fn by_name(rows: Vec<Row>) -> Vec<Row> {
 }
 
 /// A group as one row.
-fn one((stem, rows): (String, Vec<Row>)) -> Option<Row> {
+fn one((stem, rows): (&str, Vec<&Row>)) -> Option<Row> {
     let count = rows.len();
     let of = |states: &[StepState]| {
         rows.iter()
@@ -86,24 +93,23 @@ fn one((stem, rows): (String, Vec<Row>)) -> Option<Row> {
     };
     let failed = of(&[StepState::Failed, StepState::TimedOut]);
     let completed = of(&[StepState::Completed]);
-    let others = count - failed - completed;
-    let segments = rows.iter().flat_map(|row| row.segments.clone()).collect();
     let worst = rows.iter().find(|row| row.state == StepState::Failed);
     let worst = worst.or_else(|| rows.iter().find(|row| row.state != StepState::Completed));
-    let state = worst.map_or(StepState::Completed, |row| row.state);
-    let mut row = rows.into_iter().next()?;
+    let mut row = Row::clone(rows.first()?);
     if count == 1 {
         return Some(row);
     }
-    row.name = stem;
-    row.state = state;
-    row.segments = segments;
-    row.took = format!("×{count}");
-    row.outcome = match (failed, others) {
-        (0, 0) => "ok".to_owned(),
-        (0, others) => format!("{others} not over"),
-        (failed, _) => format!("{failed} failed"),
-    };
+    row.name = stem.to_owned();
+    row.state = worst.map_or(StepState::Completed, |row| row.state);
+    row.segments = rows.iter().flat_map(|row| row.segments.clone()).collect();
+    row.attempts = rows.iter().map(|row| row.attempts).sum();
+    row.duration = None;
+    row.child_run_id = None;
+    row.group = Some(Group {
+        count,
+        failed,
+        not_over: count - failed - completed,
+    });
     Some(row)
 }
 
@@ -114,19 +120,23 @@ mod tests {
     #[test]
     fn a_thousand_names_leave_those_that_failed() {
         let row = |n: usize| Row {
-            run: 0,
+            run_id: "run".to_owned(),
             depth: 0,
             name: format!("{n}-th"),
-            kind: "function".to_owned(),
+            kind: StepAttemptKind::Function,
             state: match n {
                 500 => StepState::Failed,
                 _ => StepState::Completed,
             },
+            attempts: 1,
+            began_at: std::time::SystemTime::UNIX_EPOCH,
+            duration: None,
+            child_run_id: None,
+            group: None,
             segments: Vec::new(),
-            took: String::new(),
-            outcome: String::new(),
         };
-        let lines = fold((0..1000).map(row).collect());
+        let rows: Vec<Row> = (0..1000).map(row).collect();
+        let lines = fold(&rows);
         let told: Vec<String> = lines
             .into_iter()
             .map(|line| match line {
