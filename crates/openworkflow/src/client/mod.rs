@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use workflow_core::{CancelRun, Chain, Event, Interceptor, RunInfo};
 
-use crate::backend::{Backend, Cancellation, RunCounts, WorkflowRun};
+use crate::backend::{Backend, Cancellation, QueueCounts, RunCounts, WorkflowRun};
 use crate::payload::{self, Subject};
 use crate::workflow::WorkflowSpec;
 use crate::{log, lost, name};
@@ -287,6 +287,19 @@ impl Client {
     pub async fn count_runs(&self) -> ClientResult<RunCounts> {
         self.0.check_lookup(&[])?;
         let count = || self.0.backend.count_runs(&self.0.namespace_id);
+        Ok(ride_out(self.0.retry_for, count).await?)
+    }
+
+    /// Counts what stands in the namespace, `limit` runs of each kind at most; see
+    /// [`Backend::count_queue`](Backend::count_queue). `None` on a database that does not count.
+    ///
+    /// # Errors
+    ///
+    /// As [`count_runs`](Self::count_runs).
+    pub async fn count_queue(&self, limit: u32) -> ClientResult<Option<QueueCounts>> {
+        self.0.check_lookup(&[])?;
+        let backend = &self.0.backend;
+        let count = || backend.count_queue(&self.0.namespace_id, limit);
         Ok(ride_out(self.0.retry_for, count).await?)
     }
 }
