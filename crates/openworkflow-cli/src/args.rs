@@ -1,5 +1,6 @@
 //! What can be said on the command line. The comments are the help.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -122,6 +123,8 @@ pub(crate) enum Command {
     Trace(TraceArgs),
     /// Counts runs: by status, and what is due
     Stats,
+    /// Serves a web page that shows the runs, and what happened to each
+    Dashboard(DashboardArgs),
     /// Prints the completions for a shell
     Completions {
         /// The shell
@@ -232,6 +235,50 @@ pub(crate) struct TraceArgs {
     /// One scale for all of the time: stretches without work are not folded
     #[arg(long)]
     pub(crate) true_scale: bool,
+}
+
+/// With `--payloads`, inputs, outputs and results of steps are shown to everybody who gets in.
+#[derive(Debug, Args)]
+pub(crate) struct DashboardArgs {
+    /// Where to listen; the port 0 stands for any that is free
+    ///
+    /// An address that other machines can reach takes a token or a proxy.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4780")]
+    pub(crate) listen: SocketAddr,
+    /// Runs can be looked at, and not be started, canceled or signaled
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Who wants in has to know this token, of 12 characters at least
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "OPENWORKFLOW_DASHBOARD_TOKEN",
+        hide_env_values = true
+    )]
+    pub(crate) token: Option<String>,
+    /// The header by which a proxy in front of the page says whom it has let in
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "proxy",
+        conflicts_with = "token"
+    )]
+    pub(crate) proxy_header: Option<String>,
+    /// The addresses of that proxy
+    #[arg(
+        long,
+        value_name = "IP",
+        requires = "proxy_header",
+        value_delimiter = ','
+    )]
+    pub(crate) proxy: Vec<IpAddr>,
+    /// The path under which the proxy has the page
+    #[arg(long, value_name = "PATH")]
+    pub(crate) base_path: Option<String>,
+    /// A link from runs to their traces elsewhere, such as
+    /// `Jaeger=http://localhost:16686/trace/{trace_id}`; can be given several times
+    #[arg(long, value_name = "NAME=URL")]
+    pub(crate) trace_link: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

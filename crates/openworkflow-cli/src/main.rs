@@ -52,6 +52,7 @@ async fn run(cli: Cli, screen: &mut Screen) -> Result<(), Failure> {
         Command::Signal(args) => commands::signal::send(&connection, args, screen).await,
         Command::Trace(args) => trace::show(&connection, &args, screen).await,
         Command::Stats => commands::stats::show(&connection, screen).await,
+        Command::Dashboard(args) => commands::dashboard::serve(&connection, args, screen).await,
         Command::Completions { .. } | Command::Man { .. } => Ok(()),
     };
     connection.close().await;

@@ -1,5 +1,6 @@
 //! One file per command, but for the trace of a run.
 
+pub(crate) mod dashboard;
 pub(crate) mod input;
 pub(crate) mod run;
 pub(crate) mod runs;

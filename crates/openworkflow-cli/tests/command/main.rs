@@ -1,6 +1,7 @@
 //! The command as a program, on real databases: what it prints, and how it ends.
 
 mod connection;
+mod dashboard;
 mod hostile;
 mod looks;
 mod postgres;

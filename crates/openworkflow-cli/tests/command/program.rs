@@ -5,8 +5,9 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 10] = [
     "COLUMNS",
+    "OPENWORKFLOW_DASHBOARD_TOKEN",
     "OPENWORKFLOW_DATABASE_URL",
     "OPENWORKFLOW_POSTGRES_URL",
     "OPENWORKFLOW_NAMESPACE_ID",
