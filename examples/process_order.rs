@@ -116,9 +116,12 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             attempt.status
         );
     }
+    let command = format!(
+        "cargo run -p openworkflow-cli -- --database {}",
+        database.display()
+    );
     println!(
-        "\nThe same as a picture:\n\n  cargo run -p openworkflow-cli -- --database {} trace {}",
-        database.display(),
+        "\nThe same as a picture, in the terminal and as a page:\n\n  {command} trace {}\n  {command} dashboard",
         run.id()
     );
     Ok(())
