@@ -68,25 +68,45 @@ function keep() {
   };
 }
 
+let stream = null;
+let isOver = !document.body.dataset.live;
+
 function follow() {
-  const path = document.body.dataset.live;
-  if (!path) return;
-  const stream = new EventSource(path);
+  if (isOver || stream) return;
   const say = (text) => (pulse.textContent = text);
+  stream = new EventSource(document.body.dataset.live);
   stream.onopen = () => say("● live");
-  stream.onerror = () => say(stream.readyState === EventSource.CLOSED ? "not live: reload the page" : "○ reconnecting");
+  stream.onerror = () => {
+    if (stream?.readyState !== EventSource.CLOSED) return say("○ reconnecting");
+    stream = null;
+    say("not live: reload the page");
+  };
   stream.addEventListener("trouble", (event) => say("○ " + event.data));
   stream.addEventListener("changed", () => {
     say("● live");
     refresh();
   });
   stream.addEventListener("over", () => {
-    stream.close();
+    isOver = true;
+    leave();
     say("");
     refresh();
   });
-  addEventListener("pagehide", () => stream.close());
 }
+
+function leave() {
+  stream?.close();
+  stream = null;
+}
+
+// A browser has six connections to a server, and a tab that nobody sees needs none of them.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return leave();
+  if (!isOver) refresh();
+  follow();
+});
+addEventListener("pagehide", leave);
+addEventListener("pageshow", (event) => event.persisted && follow());
 
 // Times that are relative stay so.
 function tell() {
