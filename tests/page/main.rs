@@ -37,6 +37,11 @@ async fn pictures() {
     Site::open(Kind::Shop).await.visit("pictures").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn typescript() {
+    Site::open(Kind::TypeScript).await.visit("typescript").await;
+}
+
 mod postgres {
     use super::{Kind, Site};
 

@@ -8,6 +8,7 @@ use openworkflow::backend::Backend;
 use openworkflow::{Client, Error, Sqlite, Worker, WorkerHandle, WorkflowSpec};
 use openworkflow_dashboard::Dashboard;
 use openworkflow_examples::{Order, PROCESS_ORDER, confirm, fulfill_shipment, process_order};
+use openworkflow_tests::npm::Npm;
 use openworkflow_tests::{Database as _, PostgresDatabase};
 use serde_json::json;
 use tempfile::TempDir;
@@ -35,6 +36,8 @@ pub(crate) enum Kind {
     Postgres,
     /// On SQLite, with nothing hostile: for the pictures in the documentation.
     Shop,
+    /// On SQLite, with runs of TypeScript beside the others.
+    TypeScript,
 }
 
 pub(crate) struct Site {
@@ -53,6 +56,15 @@ impl Site {
             Kind::Sqlite => {
                 let store = Sqlite::open(folder.path().join("test.db")).await;
                 Self::on(store.expect("SQLite opens"), folder, None, false).await
+            }
+            Kind::TypeScript => {
+                let path = folder.path().join("test.db");
+                let store = Sqlite::open(&path).await.expect("SQLite opens");
+                // Before there is a worker here: that SDK does not wait for its turn.
+                let theirs = typescript(&path).await;
+                let mut site = Self::on(store, folder, None, false).await;
+                site.runs.extend(theirs);
+                site
             }
             Kind::Shop => {
                 let path = folder.path().join("test.db");
@@ -121,6 +133,29 @@ impl Site {
         let stderr = String::from_utf8_lossy(&visited.stderr);
         assert!(visited.status.success(), "{visit}: {stderr}");
     }
+}
+
+/// Has TypeScript's worker execute runs of its own.
+async fn typescript(database: &Path) -> [(&'static str, String); 2] {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let npm = Npm::install(&tests.join("interop"), home);
+    // Scripts find packages beside themselves.
+    let script = npm.folder.join("page-typescript.mjs");
+    std::fs::copy(tests.join("page/typescript.mjs"), &script).expect("the script can be copied");
+    let done = Command::new(&npm.node)
+        .arg(&script)
+        .arg(database)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .expect("Node.js starts");
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "TypeScript: {stderr}");
+    let told = String::from_utf8_lossy(&done.stdout);
+    let last = told.lines().last().expect("it says their ids");
+    let ids: serde_json::Value = serde_json::from_str(last).expect("it says their ids");
+    ["parcel", "lost"].map(|name| (name, ids[name].as_str().expect("an id").to_owned()))
 }
 
 impl Drop for Site {

@@ -216,6 +216,21 @@ const visits = {
     }
   },
 
+  async typescript() {
+    const parcel = await open(`/runs/${runs.parcel}`);
+    assert.match(await text(parcel, ".title"), /ts-parcel\s+✓ completed/);
+    assert.deepEqual(await texts(parcel, ".waterfall tr[data-row]:not(.deep) th a"), ["weigh", "ts-label", "hand-over"]);
+    assert.match(await text(parcel, ".failures"), /TypeError: nobody is at the door/);
+    assert.match(await text(parcel, ".waterfall"), /ok, 2 tries/);
+    await parcel.click(".fold input");
+    assert.match(await text(parcel, "tr.deep"), /print/);
+    const lost = await open(`/runs/${runs.lost}`);
+    assert.match(await text(lost, ".failures"), /RangeError: it is nowhere/);
+    await accessible(lost, "a run of TypeScript");
+    const list = await open("/runs?workflow=ts-lost");
+    assert.match(await text(list, "tbody"), /failed/);
+  },
+
   async dark() {
     const shade = async (scheme) => {
       const page = await open("/runs", { scheme });

@@ -16,7 +16,7 @@ async fn strangers_are_kept_out_or_it_does_not_serve() {
             .await
             .expect("a port is free");
         let dashboard = site.dashboard().access(access);
-        let refused = dashboard.serve(listener, std::future::pending()).await;
+        let refused = dashboard.serve(listener, std::future::ready(())).await;
         let refused = refused.expect_err("anybody could look");
         assert!(matches!(refused, ServeError::Exposed { .. }), "{refused}");
     }
