@@ -23,6 +23,8 @@ const PAGE: u32 = 100;
 const MOST_BYTES: usize = 16 << 20;
 /// For how long figures are shown again, to everybody who asks.
 const FRESH: Duration = Duration::from_secs(2);
+/// The time of which throughput is told.
+pub(crate) const LATELY: Duration = Duration::from_secs(600);
 const BARS: usize = 48;
 
 /// From here on something is wrong: as the alerts in `docs/observability` have it.
@@ -58,6 +60,8 @@ pub(crate) struct Figures {
     /// What follows is about so many of the newest runs.
     pub(crate) sampled: usize,
     pub(crate) is_all: bool,
+    /// How many ended per minute lately.
+    pub(crate) ended_per_minute: Option<f64>,
     pub(crate) error_share: Option<f64>,
     pub(crate) p50_seconds: Option<f64>,
     pub(crate) p95_seconds: Option<f64>,
@@ -205,6 +209,7 @@ fn figure(
         canceled: counts.runs.canceled,
         sampled: sample.len(),
         is_all,
+        ended_per_minute: throughput(sample, is_all, now),
         error_share: (ended > 0).then(|| failed as f64 / ended as f64),
         p50_seconds: percentile(&mut took, 0.5),
         p95_seconds: percentile(&mut took, 0.95),
@@ -236,6 +241,18 @@ fn ended<'a>(runs: impl Iterator<Item = &'a WorkflowRun>) -> (usize, usize) {
         RunStatus::Completed | RunStatus::Succeeded => (ended + 1, failed),
         _ => (ended, failed),
     })
+}
+
+/// Of the last minutes, or of the time that the sample goes back to where that is less.
+fn throughput(sample: &[WorkflowRun], is_all: bool, now: SystemTime) -> Option<f64> {
+    let oldest = sample.last().map(|run| between(run.created_at, now))?;
+    let span = if is_all { LATELY } else { oldest.min(LATELY) };
+    let ended = sample.iter().filter(|run| {
+        run.finished_at
+            .is_some_and(|ended| between(ended, now) <= span)
+    });
+    let minutes = span.as_secs_f64() / 60.0;
+    (minutes > 0.0).then(|| ended.count() as f64 / minutes)
 }
 
 fn percentile(values: &mut [f64], share: f64) -> Option<f64> {

@@ -164,7 +164,7 @@ const keys = {
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.matches("input:not([type=checkbox]), select, textarea")) return;
+  if (event.target.matches?.("input:not([type=checkbox]), select, textarea")) return;
   const act = Object.hasOwn(keys, event.key) ? keys[event.key] : null;
   if (act) {
     event.preventDefault();

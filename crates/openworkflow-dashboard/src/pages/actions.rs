@@ -18,6 +18,11 @@ use crate::problem::Problem;
 use crate::request::Visit;
 use crate::text::{NAME, count, cut};
 
+/// No name is longer, in bytes.
+const LONGEST: usize = 4_096;
+/// So many names and versions runs are started under.
+const MOST_NAMES: usize = 10_000;
+
 /// JSON as it was typed.
 type Json = Option<Box<RawValue>>;
 
@@ -63,10 +68,10 @@ pub(crate) async fn start_run(
     input: &Json,
 ) -> ClientResult<RunHandle<Json>> {
     // A declaration keeps names for the life of a program. These come from outside, so each is kept once.
-    let name = kept(start.workflow.trim());
+    let name = kept(start.workflow.trim())?;
     let mut workflow = WorkflowSpec::<Json, Json>::new(name);
     if !start.version.trim().is_empty() {
-        workflow = workflow.version(kept(start.version.trim()));
+        workflow = workflow.version(kept(start.version.trim())?);
     }
     let mut request = client.start(&workflow, input);
     if !start.key.is_empty() {
@@ -75,18 +80,24 @@ pub(crate) async fn start_run(
     request.await
 }
 
-/// The same text for the life of the program.
-fn kept(text: &str) -> &'static str {
+/// The same text for the life of the program, of a bounded number of texts.
+fn kept(text: &str) -> ClientResult<&'static str> {
     use std::collections::HashSet;
     use std::sync::{LazyLock, Mutex, PoisonError};
     static KEPT: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = kept.get(text) {
-        return known;
+        return Ok(known);
+    }
+    if text.len() > LONGEST || kept.len() >= MOST_NAMES {
+        let shown = cut(text, 40);
+        return Err(ClientError::Invalid(format!(
+            "{shown:?} is too long for a name, or this page has started runs under {MOST_NAMES} others already; start it by the command"
+        )));
     }
     let new: &'static str = text.to_owned().leak();
     kept.insert(new);
-    new
+    Ok(new)
 }
 
 pub(crate) async fn ask_start(

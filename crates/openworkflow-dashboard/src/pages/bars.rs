@@ -8,8 +8,6 @@ use openworkflow::trace::picture::{Axis, Segment, SegmentKind, duration};
 
 use crate::text::between;
 
-/// Columns that a short time takes.
-const NARROW: f64 = 5.0;
 /// The height of a row's drawing.
 const HIGH: f64 = 18.0;
 
@@ -98,8 +96,7 @@ pub(super) fn scale(axis: &Axis) -> Markup {
         let text = duration(between(begin, piece.from));
         let long = text.chars().count() as f64 + 1.0;
         let is_last = times.last().is_some_and(|(_, last)| *last == text);
-        let room = piece.columns.max(NARROW).min(columns - piece.column);
-        if piece.column >= used && !is_last && long <= room + 0.5 {
+        if piece.column >= used && !is_last && long <= piece.columns + 0.5 {
             used = piece.column + long;
             times.push((piece.column / columns * 100.0, text));
         }

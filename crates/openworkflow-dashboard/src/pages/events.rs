@@ -60,8 +60,8 @@ fn row(story: &Story, event: &TraceEvent) -> Markup {
                 @if event.estimated { "about " }
                 (duration(between(story.summary.created_at, event.at)))
             }
-            td.quiet { (moment(event.at)) }
-            td { span class=(class) { (event.kind.name().replace('_', " ")) } }
+            td.quiet.line { (moment(event.at)) }
+            td.line { span class=(class) { (event.kind.name().replace('_', " ")) } }
             td.name {
                 @if let Some(step) = event.kind.step() {
                     span title=(cut(&step.name, NAME)) { (cut(&step.name, 60)) }

@@ -102,6 +102,16 @@ fn gauges(figures: &Figures) -> Markup {
     let oldest = figures.oldest_due_seconds;
     let gauges = [
         Gauge {
+            name: "Throughput",
+            value: match figures.ended_per_minute {
+                Some(rate) if rate < 10.0 => format!("{rate:.1}/min"),
+                Some(rate) => format!("{}/min", number(rate.round() as u64)),
+                None => "–".to_owned(),
+            },
+            note: format!("runs that ended in the last {}", roughly(figures::LATELY)),
+            share: None,
+        },
+        Gauge {
             name: "Active",
             value: counted(figures.active(), figures),
             note: format!(

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use maud::{Markup, html};
 use openworkflow::trace::picture::{Axis, Line, MOST_ROWS, Row, SegmentKind, duration};
-use openworkflow::trace::{StepState, TraceFailure};
+use openworkflow::trace::{StepState, TraceFailure, WakeCause};
 
 use super::bars;
 use super::run::Options;
@@ -238,6 +238,7 @@ pub(super) fn executions(story: &Story, options: &Options) -> Markup {
     }
     let axis = story.picture.axis(COLUMNS, options.folds());
     let left_out = executions.len().saturating_sub(MOST_SHOWN);
+    let are_several = story.summary.worker_ids.len() > 1;
     html! {
         div.scroll tabindex="0" role="region" aria-label="Executions" {
             table.waterfall {
@@ -258,8 +259,12 @@ pub(super) fn executions(story: &Story, options: &Options) -> Markup {
                                 }
                                 " "
                                 span.kind {
-                                    @if let Some(cause) = one.cause { "woken by " (word(&cause)) }
-                                    @if one.estimated { " concluded" }
+                                    @match one.cause {
+                                        Some(WakeCause::Created) => { "the first" }
+                                        Some(cause) => { "woken by " (word(&cause)) }
+                                        None => {}
+                                    }
+                                    @if one.estimated { " · concluded" }
                                 }
                             }
                             td.over {
@@ -276,7 +281,9 @@ pub(super) fn executions(story: &Story, options: &Options) -> Markup {
                                     None if one.ended_at.is_none() && !story.run.status.is_terminal() => { "under way" }
                                     None => {}
                                 }
-                                @if let Some(worker) = &one.worker_id { " " span.quiet title=(cut(worker, NAME)) { (cut(worker, 18)) } }
+                                @if let Some(worker) = one.worker_id.as_ref().filter(|_| are_several) {
+                                    " " span.quiet title=(cut(worker, NAME)) { "by " (cut(worker, 18)) }
+                                }
                             }
                         }
                     }
@@ -285,7 +292,7 @@ pub(super) fn executions(story: &Story, options: &Options) -> Markup {
         }
         p.legend.quiet { (legend("queued", "queued")) (legend("work", "executing")) (legend("band", "folded time")) }
         @if executions.iter().any(|one| one.estimated) {
-            p.quiet { "What is concluded from the steps is bounds: it began no later, and ended no earlier." }
+            p.basis.quiet { "What is concluded from the steps is bounds: it began no later, and ended no earlier." }
         }
         @if left_out > 0 { p.quiet { (left_out) " more are left out: there are too many." } }
     }

@@ -86,6 +86,9 @@ async fn what_makes_no_sense_is_refused() {
         ("/api/runs?after=x", StatusCode::BAD_REQUEST),
         ("/runs/none", StatusCode::NOT_FOUND),
     ];
+    let long = json!({ "workflow": "x".repeat(5_000) }).to_string();
+    let refused = ask(&router, post("/api/runs", JSON, long)).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.text);
     for (path, status) in cases {
         let answer = ask(&router, get(path)).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.text);
