@@ -5,5 +5,6 @@ mod access;
 mod api;
 mod csrf;
 mod escaping;
+mod overview;
 mod serving;
 mod site;
