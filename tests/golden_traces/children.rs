@@ -55,15 +55,23 @@ pub(crate) async fn process_order<S: Backend + Clone>(store: S) {
                 └── step.run notify-customer [internal] ok {step.outcome=completed, step_attempt.prior_failures=1, workflow_run.attempt=5}
         "#,
     );
-    let replays: Vec<_> = spans
-        .spans()
-        .iter()
-        .filter(|span| span.name == "workflow.execute process-order")
-        .flat_map(|span| span.attributes.clone())
-        .filter(|attribute| attribute.key.as_str() == "workflow_run.replay")
-        .map(|attribute| attribute.value.to_string())
-        .collect();
+    let all = spans.spans();
+    let told = |name: &str, key: &str| -> Vec<String> {
+        all.iter()
+            .filter(|span| span.name == name)
+            .flat_map(|span| &span.attributes)
+            .filter(|attribute| attribute.key.as_str() == key)
+            .map(|attribute| attribute.value.to_string())
+            .collect()
+    };
+    let replays = told("workflow.execute process-order", "workflow_run.replay");
     assert_eq!(replays, ["false", "true", "true", "true", "true"]);
+    let causes = told("workflow.execute process-order", "workflow_run.woken_by");
+    assert_eq!(causes, ["created", "child", "signal", "timer", "retry"]);
+    // Where the end of a wait is observed, not where it is set up.
+    for wait in ["step.run_workflow fulfill-shipment", "step.wait_for_signal"] {
+        assert_eq!(told(wait, "step.parked_duration").len(), 1, "{wait}");
+    }
 }
 
 pub(crate) async fn process_order_linked<S: Backend + Clone>(store: S) {

@@ -47,7 +47,7 @@ fn check_span(span: &SpanData) {
         "workflow.execute" => {
             keys.extend(RUN.iter().chain(&EXECUTION));
             keys.insert("workflow.outcome");
-            keys.insert("workflow_run.queue_duration");
+            keys.extend(["workflow_run.queue_duration", "workflow_run.woken_by"]);
             None
         }
         "signal.send" => {
@@ -81,7 +81,7 @@ fn check_span(span: &SpanData) {
     }
     let is_there = |key: &str| span.attributes.iter().any(|kv| kv.key.as_str() == key);
     let also = match operation {
-        "workflow.execute" => ["workflow_run.continued_as", "workflow_run.woken_by"].as_slice(),
+        "workflow.execute" => ["workflow_run.continued_as"].as_slice(),
         "step.run_workflow" | "step.wait_for_signal" => ["step.parked_duration"].as_slice(),
         _ => &[],
     };
