@@ -39,7 +39,7 @@ async function open(path, { width = 1280, height = 800, scheme = "light", script
 
 const text = (page, selector) => page.$eval(selector, (one) => one.innerText);
 const texts = (page, selector) => page.$$eval(selector, (all) => all.map((one) => one.innerText));
-const follow = (page, selector) => Promise.all([page.waitForNavigation({ waitUntil: "load" }), page.click(selector)]);
+const follow = (page, selector) => Promise.all([page.waitForNavigation({ waitUntil: "load" }), page.locator(selector).click()]);
 const until = (page, selector, wanted) =>
   page.waitForFunction((selector, wanted) => document.querySelector(selector)?.innerText.includes(wanted), { timeout: 60_000 }, selector, wanted);
 
@@ -72,6 +72,9 @@ const visits = {
     await follow(page, "td.id a");
     assert.ok(page.url().endsWith(`/runs/${runs.failed}`));
     assert.match(await text(page, "h1"), /charge-card/);
+    await follow(page, "h1 a");
+    assert.match(await text(page, "main"), /CardDeclined: the card was declined/);
+    assert.match(await text(page, "section[aria-labelledby=steps]"), /authorize/);
     // By its id, from anywhere.
     await page.type("#search", runs.order);
     await Promise.all([page.waitForNavigation(), page.keyboard.press("Enter")]);
@@ -130,6 +133,8 @@ const visits = {
     await until(watching, "#pulse", "live");
     assert.match(await text(watching, ".standing"), /waits for go/);
     await watching.evaluate(() => (globalThis.unloaded = false));
+    await watching.locator(".standing a").click();
+    await watching.waitForSelector("tr.named");
     const list = await open("/runs?workflow=patient");
     const acting = await open(`/runs/${runs.waiting}`);
     await follow(acting, ".title .button:not(.danger)");
@@ -146,6 +151,7 @@ const visits = {
     await until(list, "tbody", "completed");
     assert.equal(await watching.evaluate(() => globalThis.unloaded), false, "without loading the page anew");
     assert.match(await text(watching, ".waterfall"), /after/);
+    assert.match(await text(watching, "tr.named"), /go/);
   },
 
   async cancel() {
@@ -196,7 +202,7 @@ const visits = {
   },
 
   async accessible() {
-    const paths = ["/", "/runs", "/start", "/signal", `/runs/${runs.order}`, `/runs/${runs.order}?view=executions`, `/runs/${runs.order}?view=steps`, `/runs/${runs.order}?view=events`, `/runs/${runs.waiting}`, `/runs/${runs.waiting}/cancel`, "/runs?q=none", "/runs/none"];
+    const paths = ["/", "/workflows/charge-card", "/runs", "/start", "/signal", `/runs/${runs.order}`, `/runs/${runs.order}?view=executions`, `/runs/${runs.order}?view=steps`, `/runs/${runs.order}?view=events`, `/runs/${runs.waiting}`, `/runs/${runs.waiting}/cancel`, "/runs?q=none", "/runs/none"];
     allowed.add("Failed to load resource: the server responded with a status of 404 (Not Found)");
     for (const scheme of ["light", "dark"]) {
       for (const path of paths) {
@@ -208,7 +214,7 @@ const visits = {
   },
 
   async phone() {
-    for (const path of ["/", "/runs", "/start", `/runs/${runs.order}`, `/runs/${runs.order}?view=events`]) {
+    for (const path of ["/", "/runs", "/workflows/charge-card", "/start", `/runs/${runs.order}`, `/runs/${runs.order}?view=events`]) {
       const page = await open(path, { width: 390 });
       await fits(page, path);
       await accessible(page, `${path} on a phone`);

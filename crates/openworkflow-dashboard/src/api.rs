@@ -18,10 +18,12 @@ use crate::Site;
 use crate::figures::{self, Figures};
 use crate::pages::actions;
 use crate::pages::runs::Filter;
+use crate::pages::workflow::missing;
 use crate::problem::Problem;
 use crate::request::Visit;
 use crate::story;
 use crate::text::timestamp;
+use crate::workflow::{self, Workflow};
 
 pub(crate) fn problem(problem: &Problem) -> Response {
     let body = json!({ "error": problem.text, "remedy": problem.remedy });
@@ -110,6 +112,14 @@ impl Run {
 
 pub(crate) async fn overview(State(site): State<Arc<Site>>) -> Result<Json<Figures>, Problem> {
     Ok(Json(figures::figures(&site).await?))
+}
+
+pub(crate) async fn workflow(
+    State(site): State<Arc<Site>>,
+    Path(name): Path<String>,
+) -> Result<Json<Workflow>, Problem> {
+    let found = workflow::read(&site.client, &name).await?;
+    found.map(Json).ok_or_else(|| missing(&name))
 }
 
 pub(crate) async fn runs(

@@ -191,7 +191,7 @@ fn figure(
     running: &[WorkflowRun],
 ) -> Figures {
     let now = SystemTime::now();
-    let mut took: Vec<f64> = sample.iter().filter_map(duration).collect();
+    let mut durations: Vec<f64> = sample.iter().filter_map(took).collect();
     let mut queued: Vec<f64> = sample.iter().filter_map(queueing).collect();
     let (ended, failed) = ended(sample.iter());
     let mut figures = Figures {
@@ -211,8 +211,8 @@ fn figure(
         is_all,
         ended_per_minute: throughput(sample, is_all, now),
         error_share: (ended > 0).then(|| failed as f64 / ended as f64),
-        p50_seconds: percentile(&mut took, 0.5),
-        p95_seconds: percentile(&mut took, 0.95),
+        p50_seconds: percentile(&mut durations, 0.5),
+        p95_seconds: percentile(&mut durations, 0.95),
         queued_p95_seconds: percentile(&mut queued, 0.95),
         workflows: fares(sample, pending, now),
         bars: bars(sample, now),
@@ -222,7 +222,7 @@ fn figure(
     figures
 }
 
-fn duration(run: &WorkflowRun) -> Option<f64> {
+pub(crate) fn took(run: &WorkflowRun) -> Option<f64> {
     let ended = run.finished_at?;
     let is_counted = run.status.is_terminal() && run.status != RunStatus::Canceled;
     is_counted.then(|| between(run.created_at, ended).as_secs_f64())
@@ -235,7 +235,7 @@ fn queueing(run: &WorkflowRun) -> Option<f64> {
 }
 
 /// How many ended by themselves, and how many of them failed.
-fn ended<'a>(runs: impl Iterator<Item = &'a WorkflowRun>) -> (usize, usize) {
+pub(crate) fn ended<'a>(runs: impl Iterator<Item = &'a WorkflowRun>) -> (usize, usize) {
     runs.fold((0, 0), |(ended, failed), run| match run.status {
         RunStatus::Failed => (ended + 1, failed + 1),
         RunStatus::Completed | RunStatus::Succeeded => (ended + 1, failed),
@@ -255,7 +255,7 @@ fn throughput(sample: &[WorkflowRun], is_all: bool, now: SystemTime) -> Option<f
     (minutes > 0.0).then(|| ended.count() as f64 / minutes)
 }
 
-fn percentile(values: &mut [f64], share: f64) -> Option<f64> {
+pub(crate) fn percentile(values: &mut [f64], share: f64) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
     values.get((last as f64 * share).round() as usize).copied()
@@ -279,7 +279,7 @@ fn fares(sample: &[WorkflowRun], pending: &[WorkflowRun], now: SystemTime) -> Ve
     let mut fares: Vec<Fares> = by_name
         .into_iter()
         .map(|(workflow, runs)| {
-            let mut took: Vec<f64> = runs.iter().filter_map(|run| duration(run)).collect();
+            let mut durations: Vec<f64> = runs.iter().filter_map(|run| took(run)).collect();
             let due: Vec<SystemTime> = runs.iter().filter_map(|run| due_since(run, now)).collect();
             let oldest = due.iter().min();
             let (ended, failed) = ended(runs.iter().copied());
@@ -291,8 +291,8 @@ fn fares(sample: &[WorkflowRun], pending: &[WorkflowRun], now: SystemTime) -> Ve
                 oldest_due_seconds: oldest.map(|at| between(*at, now).as_secs_f64()),
                 ended,
                 failed,
-                p50_seconds: percentile(&mut took, 0.5),
-                p95_seconds: percentile(&mut took, 0.95),
+                p50_seconds: percentile(&mut durations, 0.5),
+                p95_seconds: percentile(&mut durations, 0.95),
             }
         })
         .collect();

@@ -34,6 +34,7 @@ mod serve;
 mod standings;
 mod story;
 mod text;
+mod workflow;
 
 use std::fmt;
 use std::sync::Arc;

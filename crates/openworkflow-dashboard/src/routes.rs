@@ -11,6 +11,7 @@ use crate::{Site, api, assets, guard, live, pages};
 pub(crate) fn router<S: Clone + Send + Sync + 'static>(site: Arc<Site>) -> Router<S> {
     let api = Router::new()
         .route("/overview", get(api::overview))
+        .route("/workflows/{name}", get(api::workflow))
         .route("/runs", get(api::runs).post(api::start))
         .route("/runs/{id}", get(api::run))
         .route("/runs/{id}/picture", get(api::picture))
@@ -21,6 +22,7 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(site: Arc<Site>) -> Route
     Router::new()
         .route("/", get(pages::overview::show))
         .route("/runs", get(pages::runs::list))
+        .route("/workflows/{name}", get(pages::workflow::show))
         .route("/runs/{id}", get(pages::run::show))
         .route(
             "/runs/{id}/cancel",

@@ -16,7 +16,11 @@ async function refresh() {
   asking = true;
   try {
     const response = await fetch(location.href, { headers: { accept: "text/html" } });
-    if (response.ok && !isBusy()) {
+    if (!response.ok) {
+      say("not up to date: reload the page");
+    } else if (isBusy()) {
+      setTimeout(refresh, 1000);
+    } else {
       show(new DOMParser().parseFromString(await response.text(), "text/html"));
     }
   } catch {
@@ -29,12 +33,19 @@ async function refresh() {
   }
 }
 
-// Nobody's typing, selection or open menu is taken away.
+// Nobody's typing, selection or click is taken away.
+let isPressed = false;
+live.addEventListener("pointerdown", () => (isPressed = true));
+for (const over of ["pointerup", "pointercancel"]) {
+  // The click comes after it.
+  addEventListener(over, () => setTimeout(() => (isPressed = false)));
+}
+
 function isBusy() {
   const focused = document.activeElement;
   const isTyping = live.contains(focused) && focused.matches("input:not([type=checkbox]), select, textarea");
   const selection = getSelection();
-  return isTyping || (!selection.isCollapsed && live.contains(selection.anchorNode));
+  return isPressed || isTyping || (!selection.isCollapsed && live.contains(selection.anchorNode));
 }
 
 function show(page) {
@@ -45,6 +56,19 @@ function show(page) {
   document.title = page.title;
   kept();
   tell();
+  mark();
+}
+
+// The step that the address names, which the browser forgets when its row is replaced.
+function mark() {
+  let id = "";
+  try {
+    id = decodeURIComponent(location.hash.slice(1));
+  } catch {
+    // It names nothing.
+  }
+  live.querySelector("tr.named")?.classList.remove("named");
+  live.querySelector(`tr[id="${CSS.escape(id)}"]`)?.classList.add("named");
 }
 
 // What is open, scrolled and focused, to be so again.
@@ -68,12 +92,12 @@ function keep() {
   };
 }
 
+const say = (text) => (pulse.textContent = text);
 let stream = null;
 let isOver = !document.body.dataset.live;
 
 function follow() {
   if (isOver || stream) return;
-  const say = (text) => (pulse.textContent = text);
   stream = new EventSource(document.body.dataset.live);
   stream.onopen = () => say("● live");
   stream.onerror = () => {
@@ -178,5 +202,7 @@ live.addEventListener("click", (event) => {
 });
 
 tell();
+mark();
+addEventListener("hashchange", mark);
 setInterval(tell, 10000);
 follow();

@@ -28,7 +28,7 @@ pub(super) fn title(site: &Site, visit: &Visit, story: &Story) -> Markup {
         }
         div.title {
             h1 {
-                (cut(&run.workflow_name, NAME))
+                a.plain href=(visit.path(&format!("/workflows/{}", encode(&run.workflow_name)))) { (cut(&run.workflow_name, NAME)) }
                 @if let Some(version) = &run.version { " " span.version { "version " (cut(version, 40)) } }
             }
             div.now { (status(&run.status)) span.total { (duration(story.summary.total)) } }

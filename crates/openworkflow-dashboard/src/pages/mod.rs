@@ -10,6 +10,7 @@ pub(crate) mod overview;
 pub(crate) mod run;
 pub(crate) mod runs;
 mod waterfall;
+pub(crate) mod workflow;
 
 use std::time::SystemTime;
 

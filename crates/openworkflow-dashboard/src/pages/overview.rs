@@ -14,7 +14,7 @@ use crate::Site;
 use crate::figures::{self, Bars, Fares, Figures, limits};
 use crate::problem::Problem;
 use crate::request::Visit;
-use crate::text::{NAME, count, cut, number, roughly};
+use crate::text::{NAME, count, cut, encode, number, roughly};
 
 /// So many workflows are listed.
 const WORKFLOWS: usize = 30;
@@ -264,9 +264,7 @@ fn workflows(figures: &Figures, visit: &Visit) -> Markup {
 }
 
 fn workflow(fares: &Fares, visit: &Visit, seconds: &dyn Fn(Option<f64>) -> String) -> Markup {
-    let query = form_urlencoded::Serializer::new(String::new())
-        .append_pair("workflow", &fares.workflow)
-        .finish();
+    let path = format!("/workflows/{}", encode(&fares.workflow));
     let share = fares.failed as f64 / fares.ended.max(1) as f64;
     let is_failing = share > limits::ERROR_SHARE;
     let is_slow = fares
@@ -281,7 +279,7 @@ fn workflow(fares: &Fares, visit: &Visit, seconds: &dyn Fn(Option<f64>) -> Strin
     html! {
         tr data-row {
             td.name {
-                a href=(visit.path(&format!("/runs?{query}"))) title=(cut(&fares.workflow, NAME)) { (cut(&fares.workflow, 60)) }
+                a href=(visit.path(&path)) title=(cut(&fares.workflow, NAME)) { (cut(&fares.workflow, 60)) }
             }
             td.number { (number(fares.runs as u64)) }
             td.number { (number(fares.active as u64)) }

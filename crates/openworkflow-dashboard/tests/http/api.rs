@@ -36,6 +36,14 @@ async fn it_says_what_the_pages_show() {
     assert_eq!(events["events"][0]["event"], "run_created");
     let steps = read(&router, &format!("/api/runs/{fails}/steps")).await;
     assert_eq!(steps["attempts"][0]["status"], "failed");
+    let workflow = read(&router, "/api/workflows/fails").await;
+    assert_eq!(workflow["versions"][0]["failed"], 1);
+    assert_eq!(workflow["steps"][0]["name"], "break");
+    let errors = &workflow["errors"][0];
+    assert_eq!(
+        (&errors["step"], &errors["error_type"]),
+        (&json!("break"), &json!("Unreadable"))
+    );
     let overview = read(&router, "/api/overview").await;
     assert_eq!(
         (&overview["completed"], &overview["failed"]),
@@ -80,6 +88,7 @@ async fn what_makes_no_sense_is_refused() {
     let router: Router = site.dashboard().router();
     let cases = [
         ("/api/runs/none", StatusCode::NOT_FOUND),
+        ("/api/workflows/none", StatusCode::NOT_FOUND),
         ("/api/none", StatusCode::NOT_FOUND),
         ("/api/runs?status=happy", StatusCode::BAD_REQUEST),
         ("/api/runs?since=ever", StatusCode::BAD_REQUEST),

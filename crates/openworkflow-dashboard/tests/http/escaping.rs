@@ -14,6 +14,8 @@ async fn names_and_errors_are_text() {
         "/".to_owned(),
         "/runs".to_owned(),
         "/runs?status=failed".to_owned(),
+        "/workflows/fails".to_owned(),
+        "/workflows/%3Cscript%3E".to_owned(),
     ];
     for id in [&echo, &fails, &waits] {
         for view in ["", "executions", "steps", "events", "data"] {

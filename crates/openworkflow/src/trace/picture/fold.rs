@@ -54,8 +54,17 @@ pub(super) fn fold(rows: &[Row]) -> Vec<Line> {
     lines
 }
 
-/// The name without the number at its end: `charge` of `charge:17` and `charge-4711`.
-fn stem(name: &str) -> &str {
+/// A step's name without the number at its end: `charge` of `charge:17` and `charge-4711`. Steps that differ in
+/// it alone are folded.
+///
+/// ```
+/// use openworkflow::trace::picture::stem;
+///
+/// assert_eq!(stem("charge:17"), "charge");
+/// assert_eq!(stem("4711"), "4711");
+/// ```
+#[must_use]
+pub fn stem(name: &str) -> &str {
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
     if stem.len() == name.len() {
         return name;

@@ -43,7 +43,7 @@ use serde::Serialize;
 use super::{TraceEvents, TraceSummary, json};
 
 pub use axis::{Axis, Piece};
-pub use fold::{Line, MOST_ROWS};
+pub use fold::{Line, MOST_ROWS, stem};
 pub use rows::{Group, Row, Segment, SegmentKind};
 pub use words::duration;
 
