@@ -8,31 +8,38 @@ use super::codec;
 
 /// The table of executions that their owners ended. Ours alone, with rows that may outlive their run: whoever
 /// deletes runs, deletes those, too.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 macro_rules! executions_table {
     () => {
         "openworkflow_executions"
     };
 }
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use executions_table;
 
 /// Where the versions of our own tables stand.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 macro_rules! own_migrations_table {
     () => {
         "openworkflow_rust_migrations"
     };
 }
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use own_migrations_table;
 
 /// The newest version of our own tables.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) const OWN_VERSION: i64 = 1;
 
 /// From which size on, in bytes, a run's `config` takes up no more executions: of a run that kills worker
 /// after worker.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 macro_rules! config_limit {
     () => {
         "200000"
     };
 }
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use config_limit;
 
 /// When a run was due that was claimed, and when it was claimed, by the database's clock.
@@ -199,6 +206,7 @@ impl InConfig {
     }
 
     /// The number of a run's last execution, if that was lost.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn lost(config: Option<&str>, attempts: u32) -> Option<u32> {
         let last = Self::read(config).ended.pop()?;
         let is_lost = last.attempt == attempts && last.ending == RecordedEnding::Lost;
