@@ -9,6 +9,7 @@ mod changed_code;
 mod children;
 mod client;
 mod continued;
+mod copies;
 mod deadlines;
 mod deleted;
 mod executions;

@@ -1,6 +1,7 @@
 //! The database behind clients and workers.
 
 pub(crate) mod codec;
+mod copies;
 mod counts;
 mod error;
 pub(crate) mod executions;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use copies::{CopiedAttempt, CopyKind, CopyOutcome, RelatedRun, RelatedRuns, RunCopy};
 pub use counts::{Connections, QueueCounts};
 /// The crate of the pools that [`Postgres::from_pool`] takes. A breaking version of it is one of this
 /// library's.
@@ -188,6 +190,17 @@ pub trait Backend: Send + Sync + 'static {
     /// Cancels a run, those of its children that are to be canceled with it
     /// ([`NewRun::cancel_with_parent`]), and theirs; wakes the run's parent.
     async fn cancel_run(&self, namespace_id: &str, id: &str) -> BackendResult<Cancellation>;
+
+    /// Makes a run of one that is over, with copies of step attempts and of the signals that were delivered
+    /// to them, and notes in both which the other is. Called again with the same copy it makes no second
+    /// run. A backend that cannot copy, which is the default, says so.
+    async fn copy_run(&self, copy: RunCopy) -> BackendResult<CopyOutcome> {
+        Err(BackendError::Driver {
+            message: format!("this database cannot make a run of run {}", copy.origin_id),
+            transient: false,
+            source: "the backend does not implement `copy_run`".into(),
+        })
+    }
 
     /// Delivers a signal to every waiting step attempt and wakes their runs. Returns the ids of the
     /// runs that received it.

@@ -26,6 +26,33 @@ pub enum ClientError {
         /// Its status.
         status: RunStatus,
     },
+    /// The run still goes on, and only of one that is over another can be made.
+    #[error(
+        "workflow run {run_id} is {status}, and a new run is made only of one that is over: cancel it \
+             first, or wait for its end"
+    )]
+    NotOver {
+        /// The run.
+        run_id: String,
+        /// Its status.
+        status: RunStatus,
+    },
+    /// The run is completed: there is no failure to go on at.
+    #[error(
+        "workflow run {run_id} is completed and has nothing to resume: retry it, or fork it from a step"
+    )]
+    NothingToResume {
+        /// The run.
+        run_id: String,
+    },
+    /// The run has no such step.
+    #[error("workflow run {run_id} has no step {step_name:?}; list its steps to see their names")]
+    StepNotFound {
+        /// The run.
+        run_id: String,
+        /// The name that was asked for.
+        step_name: String,
+    },
     /// The run failed.
     #[error("workflow run {run_id} failed: {error}")]
     RunFailed {
@@ -99,6 +126,7 @@ impl ClientError {
             Self::Backend(_) => (ErrorKind::Backend, "BackendError"),
             Self::RunNotFound { .. } => (ErrorKind::Application, "RunNotFoundError"),
             Self::NotCancelable { .. } => (ErrorKind::Application, "NotCancelableError"),
+            Self::NotOver { .. } => (ErrorKind::Application, "NotOverError"),
             Self::NotReceived { .. } => (ErrorKind::Timeout, "TimeoutError"),
             _ => (ErrorKind::Application, "ClientError"),
         };

@@ -1,9 +1,11 @@
 //! Clients: they start runs, look at them, cancel them, and send signals.
 
+mod copies;
 mod error;
 mod handle;
 mod list;
 mod outage;
+mod results;
 mod send;
 mod start;
 mod trace;

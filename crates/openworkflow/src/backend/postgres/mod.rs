@@ -2,6 +2,7 @@
 
 mod cancel;
 mod claims;
+mod copies;
 mod counts;
 mod executions;
 mod fault;
@@ -51,9 +52,10 @@ use self::session::Sessions;
 use self::statements::Statements;
 use self::time::ServerTime;
 use super::{
-    Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, Connections, EndedStep,
-    ExecutionEnd, History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, OrphanSearch,
-    Orphans, Owner, Page, QueueCounts, RunCounts, RunRecord, StepAttempt, Wakeups, WorkflowRun,
+    Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, Connections,
+    CopyOutcome, EndedStep, ExecutionEnd, History, ListRuns, ListSteps, NewRun, NewSignal,
+    NewStepAttempt, OrphanSearch, Orphans, Owner, Page, QueueCounts, RunCopy, RunCounts, RunRecord,
+    StepAttempt, Wakeups, WorkflowRun,
 };
 use crate::{Clock, ClockOffset};
 
@@ -84,6 +86,7 @@ pub(super) struct Inner {
     sessions: Sessions,
     sql: Statements,
     continue_as: session::Query,
+    copy_run: session::Query,
     announcer: Announcer,
     wakeups: Arc<Wakeups>,
     /// The server's, as far as it is known.
@@ -215,6 +218,7 @@ impl Postgres {
             sessions,
             sql: Statements::new(&options.schema, &channel, is_recording),
             continue_as: successor::query(&options.schema),
+            copy_run: copies::query(&options.schema),
             announcer: Announcer::new(),
             listener: direct.filter(|_| !pooled).map(|(config, tls)| {
                 Arc::new(Listener {
@@ -419,6 +423,11 @@ impl Backend for Postgres {
 
     async fn cancel_run(&self, namespace_id: &str, id: &str) -> BackendResult<Cancellation> {
         self.0.cancel_run(namespace_id, id).await
+    }
+
+    async fn copy_run(&self, copy: RunCopy) -> BackendResult<CopyOutcome> {
+        let inner = Arc::clone(&self.0);
+        self.apart(async move { inner.copy_run(&copy).await }).await
     }
 
     async fn send_signal(&self, signal: NewSignal) -> BackendResult<Vec<String>> {

@@ -3,6 +3,7 @@
 mod cancel;
 mod claim;
 mod connection;
+mod copies;
 mod counts;
 mod error;
 mod execution;
@@ -33,9 +34,10 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
-    Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, EndedStep, ExecutionEnd,
-    History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, OrphanSearch, Orphans, Owner,
-    Page, QueueCounts, RunCounts, RunRecord, SWEEP_INTERVAL, StepAttempt, Wakeups, WorkflowRun,
+    Backend, BackendError, BackendResult, Cancellation, Claim, ClaimedRun, CopyOutcome, EndedStep,
+    ExecutionEnd, History, ListRuns, ListSteps, NewRun, NewSignal, NewStepAttempt, OrphanSearch,
+    Orphans, Owner, Page, QueueCounts, RunCopy, RunCounts, RunRecord, SWEEP_INTERVAL, StepAttempt,
+    Wakeups, WorkflowRun,
 };
 use crate::Clock;
 use connection::{Connections, Settings};
@@ -429,6 +431,11 @@ impl Backend for Sqlite {
             cancel::cancel(tx, &namespace_id, &id)
         })
         .await
+    }
+
+    async fn copy_run(&self, copy: RunCopy) -> BackendResult<CopyOutcome> {
+        self.write(Isolation::Savepoint, move |tx| copies::copy(tx, &copy))
+            .await
     }
 
     async fn send_signal(&self, signal: NewSignal) -> BackendResult<Vec<String>> {
