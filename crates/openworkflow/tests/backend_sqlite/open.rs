@@ -326,6 +326,7 @@ async fn tables_of_others_are_left_alone() {
         }
         other => panic!("{other:?}"),
     }
+    assert_eq!(strings(&conn, "PRAGMA journal_mode"), ["delete"]);
     let store = Sqlite::open(&path).await.unwrap();
     store.create_run(new_run("a")).await.unwrap();
     assert_eq!(strings(&conn, "SELECT CAST(x AS TEXT) FROM mine"), ["1"]);

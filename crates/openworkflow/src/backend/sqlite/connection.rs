@@ -165,6 +165,10 @@ impl Opener<'_> {
 
     fn set_up(&self, conn: &Connection) -> BackendResult<()> {
         self.configure(conn).map_err(|error| self.explain(error))?;
+        if !self.settings.migrate {
+            // Before anything is changed: it may be somebody else's file.
+            self.check_version(schema::version(conn))?;
+        }
         if self.path.is_some() {
             let mode = self.write_ahead_log(conn)?;
             if !mode.eq_ignore_ascii_case("wal") {
@@ -176,11 +180,28 @@ impl Opener<'_> {
         }
         conn.execute_batch(WRITER)
             .map_err(|error| self.explain(error))?;
-        let found = if self.settings.migrate {
-            schema::migrate(conn, self.settings.busy_timeout)
-        } else {
-            schema::version(conn)
-        };
+        if self.settings.migrate {
+            let found = schema::migrate(conn, self.settings.busy_timeout);
+            self.check_version(found)?;
+            schema::index(conn).map_err(|error| self.explain(error))?;
+            schema::add_own_tables(conn).map_err(|error| self.explain(error))?;
+        } else if !schema::is_indexed(conn).map_err(|error| self.explain(error))? {
+            tracing::warn!(
+                database = &**self.database,
+                "indexes are missing: with many runs, claims and deadlines become slow. Open the database once with migrations"
+            );
+        }
+        if !schema::is_recording(conn).map_err(|error| self.explain(error))? {
+            tracing::warn!(
+                database = &**self.database,
+                "the table of executions is missing: what can be told of runs later is less exact. Open the database once with migrations"
+            );
+        }
+        Ok(())
+    }
+
+    /// Fails unless this is the version that is needed.
+    fn check_version(&self, found: rusqlite::Result<i64>) -> BackendResult<()> {
         let found = found.map_err(|error| self.explain(error))?;
         if found > schema::LATEST {
             return Err(BackendError::NewerSchema {
@@ -199,21 +220,6 @@ impl Opener<'_> {
                 )
             };
             return Err(self.unavailable(problem, None));
-        }
-        if self.settings.migrate {
-            schema::index(conn).map_err(|error| self.explain(error))?;
-            schema::add_own_tables(conn).map_err(|error| self.explain(error))?;
-        } else if !schema::is_indexed(conn).map_err(|error| self.explain(error))? {
-            tracing::warn!(
-                database = &**self.database,
-                "indexes are missing: with many runs, claims and deadlines become slow. Open the database once with migrations"
-            );
-        }
-        if !schema::is_recording(conn).map_err(|error| self.explain(error))? {
-            tracing::warn!(
-                database = &**self.database,
-                "the table of executions is missing: what can be told of runs later is less exact. Open the database once with migrations"
-            );
         }
         Ok(())
     }
