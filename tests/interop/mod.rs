@@ -4,6 +4,7 @@
 mod abandoned;
 mod children;
 mod continued;
+mod copies;
 mod history;
 mod lists;
 mod load;
