@@ -167,6 +167,24 @@ pub(crate) enum RunCommand {
         /// The run
         id: String,
     },
+    /// Starts a run that is over anew, from the same input, and prints the new run's id
+    Retry {
+        /// The run
+        id: String,
+    },
+    /// Goes on where a run failed: a new run with the results of all completed steps; prints its id
+    Resume {
+        /// The run
+        id: String,
+    },
+    /// Goes on from a step: a new run with the results from before that step; prints its id
+    Fork {
+        /// The run
+        id: String,
+        /// The step that is done anew, with what came after it
+        #[arg(long, value_name = "STEP")]
+        from: String,
+    },
     /// Waits for a run to end, or for the one as which it continues
     Await(AwaitArgs),
 }

@@ -72,6 +72,20 @@ impl From<ClientError> for Failure {
             ClientError::NotCancelable { .. } => {
                 Self::failed(problem).remedy("a run that is over stays as it is")
             }
+            ClientError::NotOver { run_id, .. } => {
+                let id = safe(run_id);
+                Self::failed(problem).remedy(format!("openworkflow run cancel {id}"))
+            }
+            ClientError::NothingToResume { run_id } => {
+                let id = safe(run_id);
+                Self::failed(problem).remedy(format!(
+                    "openworkflow run retry {id}, or openworkflow run fork {id} --from STEP"
+                ))
+            }
+            ClientError::StepNotFound { run_id, .. } => {
+                let id = safe(run_id);
+                Self::failed(problem).remedy(format!("see its steps: openworkflow steps {id}"))
+            }
             ClientError::RunFailed { run_id, .. } | ClientError::RunCanceled { run_id } => {
                 let id = safe(run_id);
                 Self::failed(problem).remedy(format!("see what happened: openworkflow trace {id}"))

@@ -37,6 +37,18 @@ pub(crate) async fn run(
             connection.client.cancel(&id).await?;
             done(&id, "canceled", None, screen)
         }
+        RunCommand::Retry { id } => {
+            let new = connection.client.retry(&id).await?;
+            made(connection, &new, screen).await
+        }
+        RunCommand::Resume { id } => {
+            let new = connection.client.resume(&id).await?;
+            made(connection, &new, screen).await
+        }
+        RunCommand::Fork { id, from } => {
+            let new = connection.client.fork(&id, &from).await?;
+            made(connection, &new, screen).await
+        }
         RunCommand::Await(args) => wait(connection, args, screen).await,
     }
 }
@@ -49,6 +61,15 @@ fn done(id: &str, status: &str, output: Input, screen: &mut Screen) -> Result<()
     if let Some(output) = output {
         screen.line(json::plain(output.get()));
     }
+    Ok(())
+}
+
+async fn made(connection: &Connection, id: &str, screen: &mut Screen) -> Result<(), Failure> {
+    if screen.json {
+        let run = connection.client.describe(id).await?;
+        return screen.object(&RunJson::new(&run, screen.payloads));
+    }
+    screen.line(safe(id));
     Ok(())
 }
 
@@ -98,6 +119,7 @@ async fn show(connection: &Connection, id: &str, screen: &mut Screen) -> Result<
         return screen.object(&RunJson::new(&run, screen.payloads));
     }
     let summary = connection.client.trace_summary(id).await?;
+    let related = connection.client.related_runs(id).await?;
     let bold = styles::BOLD;
     let columns = screen.width.saturating_sub(12);
     let mut field = |name: &str, value: Option<String>| {
@@ -138,6 +160,18 @@ async fn show(connection: &Connection, id: &str, screen: &mut Screen) -> Result<
         "continued as",
         data(&run.continued_as).map(|id| format!(" {id}")),
     );
+    if let Some(of) = &related.made_of {
+        let id = safe(&of.run_id);
+        field("made of", Some(format!("{id}, {}", of.kind)));
+    }
+    for new in related.made_into.iter().rev().take(10) {
+        field(
+            "made into",
+            Some(format!("{}, {}", safe(&new.run_id), new.kind)),
+        );
+    }
+    let more = related.made_into.len().saturating_sub(10);
+    field("", (more > 0).then(|| format!("and {more} earlier ones")));
     for child in summary.children.iter().take(10) {
         let name = child.workflow_name.as_deref().unwrap_or("?");
         let (id, status) = (safe(&child.run_id), safe(child.status.as_str()));

@@ -235,3 +235,53 @@ fn shells_are_served() {
     assert!(page.expect("the page is there").contains("true\\-scale"));
     assert_eq!(run(&["man", "/nowhere/at/all"]).code, 1);
 }
+
+#[tokio::test]
+async fn a_run_is_retried_resumed_and_forked() {
+    let site = Site::new().await;
+    let order = site.order().await;
+    let broken = site.broken().await;
+    let made = |args: &[&str]| site.run(args).ok().trim().to_owned();
+    let retried = made(&["run", "retry", &order]);
+    let forked = made(&["run", "fork", &order, "--from", "notify-customer"]);
+    let resumed = made(&["run", "resume", &broken]);
+    let shown = site.run(&["run", "show", &order]).ok();
+    assert!(
+        shown.contains(&format!("made into   {retried}, retried")),
+        "{shown}"
+    );
+    assert!(
+        shown.contains(&format!("made into   {forked}, forked")),
+        "{shown}"
+    );
+    let shown = site.run(&["run", "show", &resumed]).ok();
+    assert!(
+        shown.contains(&format!("made of     {broken}, resumed")),
+        "{shown}"
+    );
+    let steps = site.run(&["steps", &forked]).ok();
+    assert!(
+        steps.contains("cooldown") && !steps.contains("notify-customer"),
+        "{steps}"
+    );
+
+    for (args, code, remedy) in [
+        (
+            vec!["run", "retry", &retried],
+            1,
+            "openworkflow run cancel ",
+        ),
+        (vec!["run", "resume", &order], 1, "openworkflow run retry "),
+        (
+            vec!["run", "fork", &order, "--from", "x"],
+            1,
+            "openworkflow steps ",
+        ),
+        (vec!["run", "retry", "nobody"], 1, "openworkflow runs"),
+    ] {
+        let ran = site.run(&args);
+        assert_eq!(ran.code, code, "{args:?}");
+        let told = ran.told();
+        assert!(told.contains("remedy: ") && told.contains(remedy), "{told}");
+    }
+}
