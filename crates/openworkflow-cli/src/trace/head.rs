@@ -105,7 +105,11 @@ fn spent(summary: &TraceSummary, screen: &mut Screen) {
         count(summary.retries as usize, "retry", "retries"),
     ];
     if !summary.worker_ids.is_empty() {
-        counts.push(count(summary.worker_ids.len(), "worker slot", "worker slots"));
+        counts.push(count(
+            summary.worker_ids.len(),
+            "worker slot",
+            "worker slots",
+        ));
     }
     if !summary.children.is_empty() {
         counts.push(count(summary.children.len(), "child", "children"));
