@@ -71,15 +71,15 @@ impl Results {
             .0
             .iter()
             .filter(|(_, step)| failed(step))
-            .filter(|(_, step)| {
-                let own = step
-                    .attempts
-                    .iter()
-                    .rev()
-                    .find_map(|of| of.attempt.error.as_ref());
-                error
-                    .zip(own)
-                    .is_some_and(|(run, own)| run.message == own.message)
+            .filter(|(name, step)| {
+                let Some(error) = error else { return false };
+                // Other SDKs do not say which step it was.
+                if let Some(said) = &error.step_name {
+                    return said == *name;
+                }
+                let mut attempts = step.attempts.iter().rev();
+                let own = attempts.find_map(|of| of.attempt.error.as_ref());
+                own.is_some_and(|own| own.message == error.message)
             })
             .max_by_key(|(_, step)| step.result.map(|result| result.at));
         let until = culprit
