@@ -24,6 +24,7 @@ visits!(
     without_script,
     live,
     cancel,
+    again,
     start,
     thousand,
     hostile,

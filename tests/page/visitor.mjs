@@ -166,6 +166,25 @@ const visits = {
     assert.equal(await watching.$(".title .danger"), null);
   },
 
+  async again() {
+    const page = await open("/start");
+    await page.type("#workflow", "charge-card");
+    await page.type("#input", '"tok-again"');
+    await follow(page, "button.primary");
+    await until(page, ".title .status", "failed");
+    const failed = page.url();
+    await follow(page, ".title .again");
+    assert.match(await text(page, "main"), /results of all completed steps are taken over/);
+    await accessible(page, "run again");
+    await follow(page, "button.primary");
+    assert.notEqual(page.url(), failed);
+    await until(page, ".title .status", "failed");
+    assert.match(await text(page, ".facts"), /Made of.*resumed/s);
+    await follow(page, ".facts a");
+    assert.equal(page.url(), failed);
+    assert.match(await text(page, ".facts"), /Run again as/);
+  },
+
   async start() {
     const page = await open("/start");
     await page.type("#workflow", "charge-card");

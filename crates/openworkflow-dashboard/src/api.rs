@@ -16,9 +16,9 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::Site;
 use crate::figures::{self, Figures};
-use crate::pages::actions;
 use crate::pages::runs::Filter;
 use crate::pages::workflow::missing;
+use crate::pages::{actions, again};
 use crate::problem::Problem;
 use crate::request::Visit;
 use crate::story;
@@ -266,6 +266,17 @@ pub(crate) async fn cancel(
     site.client.cancel(&id).await?;
     actions::told(&visit, "canceled", &id);
     Ok(Json(json!({ "id": id, "status": "canceled" })).into_response())
+}
+
+pub(crate) async fn again(
+    State(site): State<Arc<Site>>,
+    Extension(visit): Extension<Visit>,
+    Path(id): Path<String>,
+    Json(asked): Json<again::Again>,
+) -> Result<Response, Problem> {
+    let new = asked.make(&site.client, &id).await?;
+    actions::told(&visit, "made of another", &new);
+    Ok(Json(json!({ "id": new })).into_response())
 }
 
 #[derive(Deserialize)]

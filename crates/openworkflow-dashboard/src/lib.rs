@@ -54,7 +54,7 @@ const MOST_LIVE: usize = 64;
 
 /// The page for a client's namespace.
 ///
-/// By default it can start, cancel and signal runs, shows no inputs, outputs and results of steps, and lets in
+/// By default it can start, cancel, signal and repeat runs, shows no inputs, outputs and results of steps, and lets in
 /// whoever comes from the machine itself.
 #[must_use = "a dashboard does nothing until it is a router or serves"]
 pub struct Dashboard {
@@ -100,7 +100,7 @@ impl Dashboard {
         self
     }
 
-    /// Whether runs can only be looked at. By default they can be started, canceled and signaled too.
+    /// Whether runs can only be looked at. By default they can be started, canceled, signaled and repeated too.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self

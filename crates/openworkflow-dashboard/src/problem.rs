@@ -45,7 +45,10 @@ impl From<ClientError> for Problem {
             ClientError::RunNotFound { .. } | ClientError::NotReceived { .. } => {
                 StatusCode::NOT_FOUND
             }
-            ClientError::NotCancelable { .. } => StatusCode::CONFLICT,
+            ClientError::StepNotFound { .. } => StatusCode::NOT_FOUND,
+            ClientError::NotCancelable { .. }
+            | ClientError::NotOver { .. }
+            | ClientError::NothingToResume { .. } => StatusCode::CONFLICT,
             ClientError::Invalid(_) | ClientError::InvalidCursor { .. } => StatusCode::BAD_REQUEST,
             ClientError::Refused { .. } => StatusCode::FORBIDDEN,
             ClientError::Backend(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -58,6 +61,13 @@ impl From<ClientError> for Problem {
             }
             ClientError::NotCancelable { .. } => {
                 problem.remedy("A run that is over stays as it is.")
+            }
+            ClientError::NotOver { .. } => problem.remedy("Wait for its end, or cancel it first."),
+            ClientError::NothingToResume { .. } => {
+                problem.remedy("Start it over, or fork it from a step.")
+            }
+            ClientError::StepNotFound { .. } => {
+                problem.remedy("Choose one of the steps that it took.")
             }
             ClientError::Backend(_) => {
                 problem.remedy("Check that the database answers, and reload.")

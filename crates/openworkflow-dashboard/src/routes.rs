@@ -18,6 +18,7 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(site: Arc<Site>) -> Route
         .route("/runs/{id}/events", get(api::events))
         .route("/runs/{id}/steps", get(api::steps))
         .route("/runs/{id}/cancel", post(api::cancel))
+        .route("/runs/{id}/again", post(api::again))
         .route("/signals", post(api::signal));
     Router::new()
         .route("/", get(pages::overview::show))
@@ -27,6 +28,10 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(site: Arc<Site>) -> Route
         .route(
             "/runs/{id}/cancel",
             get(pages::actions::ask_cancel).post(pages::actions::cancel),
+        )
+        .route(
+            "/runs/{id}/again",
+            get(pages::again::ask).post(pages::again::make),
         )
         .route("/runs/{id}/signal", get(pages::actions::ask_signal_run))
         .route(

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use openworkflow::Client;
-use openworkflow::backend::WorkflowRun;
+use openworkflow::backend::{RelatedRuns, WorkflowRun};
 use openworkflow::trace::TraceSummary;
 use openworkflow::trace::picture::Picture;
 
@@ -16,6 +16,7 @@ pub(crate) struct Story {
     pub(crate) run: WorkflowRun,
     pub(crate) summary: TraceSummary,
     pub(crate) picture: Picture,
+    pub(crate) related: RelatedRuns,
     /// Whether its children are in it.
     pub(crate) with_children: bool,
 }
@@ -46,10 +47,12 @@ pub(crate) async fn read(
     let (summary, with_children) = summary(client, id, children).await?;
     let events = client.trace_events(id).children(with_children).await?;
     let picture = Picture::new(&summary, &events);
+    let related = client.related_runs(id).await?;
     Ok(Story {
         run,
         summary,
         picture,
+        related,
         with_children,
     })
 }

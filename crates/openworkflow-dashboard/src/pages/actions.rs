@@ -342,7 +342,7 @@ fn notice(problem: Option<&str>) -> Markup {
     html! { @if let Some(problem) = problem { p.notice.bad role="alert" { (cut(problem, 1_000)) } } }
 }
 
-fn writable(site: &Site) -> Result<(), Problem> {
+pub(super) fn writable(site: &Site) -> Result<(), Problem> {
     match site.read_only {
         true => Err(Problem::new(
             StatusCode::FORBIDDEN,

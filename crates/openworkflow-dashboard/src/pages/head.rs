@@ -32,6 +32,9 @@ pub(super) fn title(site: &Site, visit: &Visit, story: &Story) -> Markup {
                 @if let Some(version) = &run.version { " " span.version { "version " (cut(version, 40)) } }
             }
             div.now { (status(&run.status)) span.total { (duration(story.summary.total)) } }
+            @if !site.read_only && is_over {
+                div.buttons { a.button.again href=(visit.run(&run.id, "/again")) { "Run again…" } }
+            }
             @if !site.read_only && !is_over {
                 div.buttons {
                     @if waits { a.button href=(visit.run(&run.id, "/signal")) { "Send signal…" } }
@@ -72,6 +75,18 @@ pub(super) fn facts(site: &Site, visit: &Visit, story: &Story, now: SystemTime) 
             }
             @if let Some(next) = &run.continued_as {
                 div.wide { dt { "Continued as" } dd { a href=(visit.run(next, "")) { code { (cut(next, NAME)) } } } }
+            }
+            @if let Some(of) = &story.related.made_of {
+                div.wide { dt { "Made of" } dd { a href=(visit.run(&of.run_id, "")) { code { (cut(&of.run_id, NAME)) } } " " span.quiet { (of.kind.as_str()) } } }
+            }
+            @if let Some(last) = story.related.made_into.last() {
+                div.wide {
+                    dt { "Run again as" }
+                    dd {
+                        a href=(visit.run(&last.run_id, "")) { code { (cut(&last.run_id, NAME)) } }
+                        @if story.related.made_into.len() > 1 { span.quiet { " and " (story.related.made_into.len() - 1) " before" } }
+                    }
+                }
             }
             @if !summary.children.is_empty() {
                 div.wide {

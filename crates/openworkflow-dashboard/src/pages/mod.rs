@@ -1,6 +1,7 @@
 //! The pages: each reads what it shows, and is written by the server as a whole.
 
 pub(crate) mod actions;
+pub(crate) mod again;
 mod bars;
 mod data;
 mod events;

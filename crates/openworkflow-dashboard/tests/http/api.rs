@@ -83,6 +83,51 @@ async fn runs_are_started_signaled_and_canceled() {
 }
 
 #[tokio::test]
+async fn runs_that_are_over_are_run_again() {
+    let (site, [echo, fails, waits]) = Site::with_runs("once").await;
+    let router: Router = site.dashboard().router();
+    let again = async |id: &str, body: &str| {
+        let path = format!("/api/runs/{id}/again");
+        ask(&router, post(&path, JSON, body)).await
+    };
+    for (id, body, kind) in [
+        (&echo, r#"{"way":"retry"}"#, "retried"),
+        (&fails, r#"{"way":"resume"}"#, "resumed"),
+        (&echo, r#"{"way":"fork","step":"once"}"#, "forked"),
+    ] {
+        let made = again(id, body).await;
+        assert_eq!(made.status, StatusCode::OK, "{}", made.text);
+        let new: Value = serde_json::from_str(&made.text).expect("it is JSON");
+        let new = new["id"].as_str().expect("it has an id");
+        let related = site.client.related_runs(new).await.expect("it is there");
+        let of = related.made_of.expect("it was made of one");
+        assert_eq!((&of.run_id, of.kind.as_str()), (id, kind));
+        site.work().await;
+        let ended = site.client.describe(new).await.expect("it is there");
+        let old = site.client.describe(id).await.expect("it is there");
+        assert_eq!((ended.status, ended.input), (old.status, old.input));
+    }
+    let page = ask(&router, get(&format!("/runs/{echo}"))).await;
+    assert!(page.text.contains("Run again as"), "{}", page.text);
+    let page = ask(&router, get(&format!("/runs/{echo}/again"))).await;
+    assert!(page.text.contains("Start over") && !page.text.contains("Resume"));
+
+    for (id, body, status) in [
+        (&waits, r#"{"way":"retry"}"#, StatusCode::CONFLICT),
+        (&echo, r#"{"way":"resume"}"#, StatusCode::CONFLICT),
+        (
+            &echo,
+            r#"{"way":"fork","step":"none"}"#,
+            StatusCode::NOT_FOUND,
+        ),
+    ] {
+        let refused = again(id, body).await;
+        assert_eq!(refused.status, status, "{}", refused.text);
+        assert!(refused.text.contains("\"remedy\":\""), "{}", refused.text);
+    }
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_is_refused() {
     let site = Site::new().await;
     let router: Router = site.dashboard().router();

@@ -107,7 +107,12 @@ async fn read_only_is_read_only() {
     let router: Router = site.dashboard().read_only(true).router();
     let run = ask(&router, get(&format!("/runs/{waiting}"))).await;
     assert!(!run.text.contains("/cancel"), "nothing offers it");
-    for path in ["/start", "/signal", &format!("/runs/{waiting}/cancel")] {
+    for path in [
+        "/start",
+        "/signal",
+        &format!("/runs/{waiting}/cancel"),
+        &format!("/runs/{waiting}/again"),
+    ] {
         assert_eq!(
             ask(&router, get(path)).await.status,
             StatusCode::FORBIDDEN,
