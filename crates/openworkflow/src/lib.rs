@@ -116,6 +116,11 @@ pub use workflow_otel as otel;
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+/// The examples of the page about writing workflows, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/writing-workflows.md")]
+struct WritingPage;
+
 /// The examples of the page about changing workflows, compiled.
 #[cfg(all(doctest, feature = "sqlite"))]
 #[doc = include_str!("../../../docs/changing-workflows.md")]
