@@ -4,6 +4,7 @@ mod connection;
 mod dashboard;
 mod hostile;
 mod looks;
+mod pages;
 mod postgres;
 #[path = "../../../openworkflow/tests/support/postgres.rs"]
 mod postgres_server;
