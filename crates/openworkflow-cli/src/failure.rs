@@ -26,6 +26,14 @@ impl Failure {
         }
     }
 
+    /// What was waited for did not come in time.
+    fn late(problem: impl Into<String>) -> Self {
+        Self {
+            code: 3,
+            ..Self::failed(problem)
+        }
+    }
+
     /// What was given makes no sense.
     pub(crate) fn usage(problem: impl Into<String>) -> Self {
         Self {
@@ -92,11 +100,11 @@ impl From<ClientError> for Failure {
             }
             ClientError::TimedOut { run_id, .. } => {
                 let id = safe(run_id);
-                Self::failed(problem).remedy(format!(
+                Self::late(problem).remedy(format!(
                     "wait again, or see what it waits for: openworkflow trace {id}"
                 ))
             }
-            ClientError::NotReceived { .. } => Self::failed(problem).remedy(
+            ClientError::NotReceived { .. } => Self::late(problem).remedy(
                 "check the signal's name: `openworkflow trace` of the run tells what it waits for",
             ),
             _ => Self::failed(problem),

@@ -6,6 +6,7 @@ mod commands;
 mod connection;
 mod failure;
 mod json;
+mod log;
 mod screen;
 mod standing;
 mod table;
@@ -25,6 +26,7 @@ async fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     cli.output.color.write_global();
+    log::install();
     let mut screen = Screen::new(&cli.output);
     let done = run(cli, &mut screen).await;
     // What there is to show is shown, also where it ended in a failure.

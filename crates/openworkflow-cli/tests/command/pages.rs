@@ -48,7 +48,10 @@ fn the_table_has_every_command() {
         let help = run(&args).ok();
         let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
         let commands = commands.take_while(|line| !line.is_empty());
-        for command in commands.filter_map(|line| line.split_whitespace().next()) {
+        for command in commands
+            .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+            .filter_map(|line| line.split_whitespace().next())
+        {
             let mut words = group.to_vec();
             words.push(command);
             let name = words.join(" ");

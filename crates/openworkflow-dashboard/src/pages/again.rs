@@ -66,18 +66,18 @@ pub(crate) async fn ask(
             }
             @if is_over {
                 p { "A new run is made, with the same input and version. This one stays as it is." }
-                (choice(&visit, &id, "retry", html! {
+                (choice(&visit, &id, "retry", &html! {
                     p { b { "From the start. " } "Nothing that this run did is taken over: every step is done again." }
                     div.buttons { button { "Start over" } }
                 }))
                 @if failed {
-                    (choice(&visit, &id, "resume", html! {
+                    (choice(&visit, &id, "resume", &html! {
                         p { b { "From where it failed. " } "The results of all completed steps are taken over." }
                         div.buttons { button.primary { "Resume" } }
                     }))
                 }
                 @if !steps.is_empty() {
-                    (choice(&visit, &id, "fork", html! {
+                    (choice(&visit, &id, "fork", &html! {
                         p { b { "From a step. " } "The results from before it are taken over; it and what came after are done again." }
                         label for="step" { "Step" }
                         select #step name="step" {
@@ -95,7 +95,7 @@ pub(crate) async fn ask(
     Ok(Page::new("Run again", "runs", body).show(&site, &visit))
 }
 
-fn choice(visit: &Visit, id: &str, way: &str, inside: Markup) -> Markup {
+fn choice(visit: &Visit, id: &str, way: &str, inside: &Markup) -> Markup {
     html! {
         form.fields method="post" action=(visit.run(id, "/again")) {
             (csrf(visit))
