@@ -460,18 +460,20 @@ async fn a_handle_that_outlives_its_attempt_saves_nothing() {
 async fn a_run_that_another_worker_has_is_not_written_to() {
     let left = Left::default();
     let (leaves, log) = (Arc::clone(&left), Log::new());
-    let lines = log.clone();
+    let (lines, recorded) = (log.clone(), Gate::closed());
+    let gate = recorded.clone();
     let harness = Harness::new(|worker| {
         // Too long for a sign of life to tell of the loss.
         let worker = worker.lease(HOUR);
         worker.workflow(W.implement(move |wf, ()| {
-            let (left, log) = (Arc::clone(&leaves), lines.clone());
+            let (left, log, gate) = (Arc::clone(&leaves), lines.clone(), gate.clone());
             async move {
                 let cancellation = wf.cancellation();
                 tokio::spawn(async move {
                     log.add(format!("over: {:?}", cancellation.canceled().await));
                 });
                 wf.run_with_progress("import", |progress: Progress<u64>| async move {
+                    gate.pass().await;
                     progress.save(&1).await?;
                     *left.lock().unwrap() = Some(progress);
                     pending::<Result<String>>().await
@@ -482,6 +484,12 @@ async fn a_run_that_another_worker_has_is_not_written_to() {
     })
     .await;
     let run = harness.start(&W, ()).await;
+    // The engine has nothing of its own to write any more, by which it would hear of the loss.
+    openworkflow_tests::wait_until("the function is recorded", || async {
+        !harness.steps(run.id()).await.is_empty()
+    })
+    .await;
+    recorded.let_one_through();
     openworkflow_tests::wait_until("the function is under way", || async {
         left.lock().unwrap().is_some()
     })
