@@ -47,7 +47,7 @@ async fn a_run_that_continued_is_one_without_an_output_and_its_successor_one_of_
         );
         let described = site.client.describe(&run).await.unwrap();
         let successor = described.continued_as.expect("it has a successor");
-        assert_eq!(first["config"], json!({ "continuedAs": successor }));
+        assert_eq!(first["config"]["continuedAs"], json!(successor));
         let second = run_as_seen_by_typescript(&site, &successor).await;
         let members = ["workflowName", "status", "input", "attempts", "config"];
         assert_eq!(
@@ -69,6 +69,6 @@ async fn a_run_that_continued_is_one_without_an_output_and_its_successor_one_of_
             output
         );
         let first = run_as_seen_by_typescript(&site, &run).await;
-        assert_eq!(first["config"], json!({ "continuedAs": successor }));
+        assert_eq!(first["config"]["continuedAs"], json!(successor));
     }
 }

@@ -53,6 +53,16 @@ pub(crate) trait SharedDatabase: Database {
     fn assert_time_text(&self, table: &str, column: &str, text: &str);
 }
 
+/// What everybody has of a database: not the tables that this library keeps beside.
+fn without_own_tables(structure: Vec<Vec<Option<String>>>) -> Vec<Vec<Option<String>>> {
+    let own = ["openworkflow_executions", "openworkflow_rust_migrations"];
+    let is_own = |row: &Vec<Option<String>>| {
+        let mut names = row.iter().flatten();
+        names.any(|name| own.iter().any(|own| name.contains(own)))
+    };
+    structure.into_iter().filter(|row| !is_own(row)).collect()
+}
+
 /// The Rust workflow with this name.
 fn named(name: &str) -> Workflow {
     let found = workflows::all()

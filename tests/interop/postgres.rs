@@ -79,7 +79,7 @@ impl SharedDatabase for SharedPostgres {
                 }
             }
         }
-        structure
+        super::without_own_tables(structure)
     }
 
     fn assert_time_text(&self, table: &str, column: &str, text: &str) {

@@ -63,7 +63,7 @@ impl SharedDatabase for SharedSqlite {
                  JOIN pragma_foreign_key_list(m.name) k WHERE m.type = 'table' ORDER BY 1, 2, 3",
             )
             .await;
-        [columns, indexes, keys].concat()
+        super::without_own_tables([columns, indexes, keys].concat())
     }
 
     fn assert_time_text(&self, table: &str, column: &str, text: &str) {
