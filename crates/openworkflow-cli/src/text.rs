@@ -4,26 +4,8 @@ use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-pub(crate) use openworkflow::trace::picture::duration;
+pub(crate) use openworkflow::trace::picture::{duration, is_hostile};
 use unicode_width::UnicodeWidthChar as _;
-
-/// Whether a terminal may obey a character rather than show it, or shows what stands around it in another
-/// order or place.
-pub(crate) fn is_hostile(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{ad}'
-                | '\u{61c}'
-                | '\u{180e}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
-        )
-}
 
 /// Escapes what is hostile: `\n`, `\u{1b}`.
 pub(crate) fn safe(text: &str) -> Cow<'_, str> {

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use openworkflow::trace::picture::is_hostile;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// Of names.
@@ -20,23 +21,6 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b'=')
     .remove(b':');
-
-/// Whether a character is not seen, or shows what stands around it in another order or place.
-fn is_hostile(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{ad}'
-                | '\u{61c}'
-                | '\u{180e}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
-        )
-}
 
 /// The first `most` characters, on one line.
 pub(crate) fn cut(text: &str, most: usize) -> String {

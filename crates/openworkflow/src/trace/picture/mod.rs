@@ -45,7 +45,7 @@ use super::{TraceEvents, TraceSummary, json};
 pub use axis::{Axis, Piece};
 pub use fold::{Line, MOST_ROWS, stem};
 pub use rows::{Group, Row, Segment, SegmentKind};
-pub use words::duration;
+pub use words::{duration, is_hostile};
 
 /// A run, and its children where the summary has them, as rows over time.
 #[derive(Debug, Clone, Serialize)]

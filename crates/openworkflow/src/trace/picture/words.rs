@@ -57,6 +57,32 @@ fn two(seconds: u64, large: u64, large_unit: &str, small: u64, small_unit: &str)
     }
 }
 
+/// Whether a character is not seen, has a terminal obey it, or shows what stands around it in another order or
+/// place. Who shows names and messages, which are somebody's data, escapes these.
+///
+/// ```
+/// use openworkflow::trace::picture::is_hostile;
+///
+/// assert!(is_hostile('\u{1b}') && is_hostile('\u{202e}'));
+/// assert!(!"Grüße, 世界".contains(is_hostile));
+/// ```
+#[must_use]
+pub fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
