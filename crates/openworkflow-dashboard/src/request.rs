@@ -29,6 +29,20 @@ impl Visit {
     }
 }
 
+/// The parts of a query, those that are `replaced` in place of its own, as what follows the path. Empty ones are
+/// left out.
+pub(crate) fn query(own: &[(&str, &str)], replaced: &[(&str, &str)]) -> String {
+    let is_kept = |key: &str| !replaced.iter().any(|(other, _)| *other == key);
+    let own = own.iter().filter(|(key, _)| is_kept(key));
+    let parts = own.chain(replaced).filter(|(_, value)| !value.is_empty());
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(parts);
+    match query.finish() {
+        query if query.is_empty() => query,
+        query => format!("?{query}"),
+    }
+}
+
 pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let cookies = headers.get_all(header::COOKIE).into_iter();
     let cookies = cookies.filter_map(|cookies| cookies.to_str().ok());

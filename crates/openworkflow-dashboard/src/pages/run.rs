@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::{Page, data, events, head, waterfall};
 use crate::Site;
 use crate::problem::Problem;
-use crate::request::Visit;
+use crate::request::{self, Visit};
 use crate::story::{self, Story};
 use crate::text::cut;
 
@@ -55,20 +55,7 @@ impl Options {
             ("all", &*self.all),
             ("scale", &*self.scale),
         ];
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        for (key, value) in own {
-            let is_replaced = replaced.iter().any(|(other, _)| *other == key);
-            if !is_replaced && !value.is_empty() {
-                query.append_pair(key, value);
-            }
-        }
-        for (key, value) in replaced.iter().filter(|(_, value)| !value.is_empty()) {
-            query.append_pair(key, value);
-        }
-        match query.finish() {
-            query if query.is_empty() => query,
-            query => format!("?{query}"),
-        }
+        request::query(&own, replaced)
     }
 }
 

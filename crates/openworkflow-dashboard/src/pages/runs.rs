@@ -19,7 +19,7 @@ use super::{Page, ago, status};
 use crate::Site;
 use crate::figures::{self, Figures};
 use crate::problem::Problem;
-use crate::request::Visit;
+use crate::request::{self, Visit};
 use crate::standings;
 use crate::text::{MESSAGE, NAME, between, cut, number, roughly};
 
@@ -82,20 +82,7 @@ impl Filter {
             ("since", &*self.since),
             ("q", &*self.q),
         ];
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        for (key, value) in own {
-            let is_replaced = replaced.iter().any(|(other, _)| *other == key);
-            if !is_replaced && !value.is_empty() {
-                query.append_pair(key, value);
-            }
-        }
-        for (key, value) in replaced.iter().filter(|(_, value)| !value.is_empty()) {
-            query.append_pair(key, value);
-        }
-        match query.finish() {
-            query if query.is_empty() => query,
-            query => format!("?{query}"),
-        }
+        request::query(&own, replaced)
     }
 
     fn is_any(&self) -> bool {
