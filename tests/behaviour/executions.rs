@@ -1,6 +1,7 @@
 //! What is recorded of executions, beside the protocol: told later, and to interceptors at once.
 
-use openworkflow::trace::{ExecutionEnding as E, TraceEventKind, TraceExecution, WakeCause as C};
+use openworkflow::WakeCause as C;
+use openworkflow::trace::{ExecutionEnding as E, TraceEventKind, TraceExecution};
 use openworkflow::{
     Error, Event, ExecuteRun, ExecutionOutcome, Interceptor, Next, Result, RetryPolicy,
     WorkflowSpec,

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use openworkflow::trace::{
-    Standing, StepState, TraceEvent, TraceEventKind, TraceEvents, TraceSummary, WakeCause,
+    Standing, StepState, TraceEvent, TraceEventKind, TraceEvents, TraceSummary,
 };
-use openworkflow::{ClientError, Error, RetryPolicy, WorkflowSpec};
+use openworkflow::{ClientError, Error, RetryPolicy, WakeCause, WorkflowSpec};
 use openworkflow_examples::{Order, PROCESS_ORDER, fulfill_shipment, process_order};
 use openworkflow_tests::{Database, Gate, wait_until};
 

@@ -65,13 +65,13 @@ fn executions(executions: &[TraceExecution], screen: &mut Screen) {
         let began = one.began_at.map(|at| moment(at, 23)).unwrap_or_default();
         let took = one.began_at.zip(one.ended_at);
         let took = took.map(|(from, to)| format!("{about}{}", duration(between(from, to))));
-        let cause = one.cause.map(|cause| snake(&cause)).unwrap_or_default();
+        let cause = one.cause.map(|cause| cause.as_str()).unwrap_or_default();
         let ended = one.ending.map(|ending| snake(&ending)).unwrap_or_default();
         table.row(vec![
             (&*number, styles::PLAIN),
             (&*began, styles::DIM),
             (took.as_deref().unwrap_or(""), styles::PLAIN),
-            (&*cause, styles::PLAIN),
+            (cause, styles::PLAIN),
             (&*ended, styles::PLAIN),
         ]);
     }

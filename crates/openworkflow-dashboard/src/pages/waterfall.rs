@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::time::SystemTime;
 
 use maud::{Markup, html};
+use openworkflow::WakeCause;
 use openworkflow::trace::picture::{Axis, Line, MOST_ROWS, Row, SegmentKind, duration};
-use openworkflow::trace::{StepState, TraceFailure, WakeCause};
+use openworkflow::trace::{StepState, TraceFailure};
 
 use super::bars;
 use super::run::Options;
@@ -261,7 +262,7 @@ pub(super) fn executions(story: &Story, options: &Options) -> Markup {
                                 span.kind {
                                     @match one.cause {
                                         Some(WakeCause::Created) => { "the first" }
-                                        Some(cause) => { "woken by " (word(&cause)) }
+                                        Some(cause) => { "woken by " (cause.as_str().replace('_', " ")) }
                                         None => {}
                                     }
                                     @if one.estimated { " · concluded" }

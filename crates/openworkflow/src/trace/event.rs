@@ -3,9 +3,10 @@
 use std::time::SystemTime;
 
 use serde::Serialize;
+use workflow_core::WakeCause;
 
+use super::execution::TraceExecution;
 use super::json;
-use super::{WakeCause, execution::TraceExecution};
 use crate::backend::{RunStatus, StepAttemptKind, StoredError};
 
 /// Something that happened to a run.
@@ -53,6 +54,7 @@ pub enum TraceEventKind {
         #[serde(serialize_with = "json::optional_time")]
         due_at: Option<SystemTime>,
         /// What made it due.
+        #[serde(serialize_with = "json::cause")]
         cause: Option<WakeCause>,
     },
     /// A worker claimed the run, which had been parked. Internal.
@@ -63,6 +65,7 @@ pub enum TraceEventKind {
         #[serde(serialize_with = "json::optional_time")]
         due_at: Option<SystemTime>,
         /// What made it due.
+        #[serde(serialize_with = "json::cause")]
         cause: Option<WakeCause>,
     },
     /// A worker claimed the run because the one that had it died, or lost its lease.

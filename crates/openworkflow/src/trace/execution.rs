@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use serde::Serialize;
+use workflow_core::WakeCause;
 
 use super::json;
 use crate::backend::RecordedEnding;
@@ -28,6 +29,7 @@ pub struct TraceExecution {
     /// The worker, where the rows tell.
     pub worker_id: Option<String>,
     /// What made the run due, where the rows tell.
+    #[serde(serialize_with = "json::cause")]
     pub cause: Option<WakeCause>,
     /// Whether this execution is concluded from what the run's steps did rather than recorded. Its times are
     /// then bounds: it began no later and ended no earlier.
@@ -65,58 +67,6 @@ impl From<RecordedEnding> for ExecutionEnding {
             RecordedEnding::Lost => Self::Lost,
             RecordedEnding::GivenBack => Self::GivenBack,
         }
-    }
-}
-
-/// What made a run due, so that a worker could claim it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum WakeCause {
-    /// It was created.
-    Created,
-    /// A signal was delivered that it waited for.
-    Signal,
-    /// A child ended that it waited for.
-    Child,
-    /// A sleep was over, or the time limit of a wait.
-    Timer,
-    /// The time had come to try again what failed.
-    Retry,
-    /// The lease of the worker that had it ran out.
-    TakeOver,
-    /// The worker that had it stopped, and gave it back.
-    GivenBack,
-}
-
-impl WakeCause {
-    /// The cause as interceptors know it.
-    #[must_use]
-    pub fn to_core(self) -> workflow_core::WakeCause {
-        use workflow_core::WakeCause as Core;
-        match self {
-            Self::Created => Core::Created,
-            Self::Signal => Core::Signal,
-            Self::Child => Core::Child,
-            Self::Timer => Core::Timer,
-            Self::Retry => Core::Retry,
-            Self::TakeOver => Core::TakeOver,
-            Self::GivenBack => Core::GivenBack,
-        }
-    }
-
-    pub(super) fn from_core(cause: workflow_core::WakeCause) -> Option<Self> {
-        use workflow_core::WakeCause as Core;
-        Some(match cause {
-            Core::Created => Self::Created,
-            Core::Signal => Self::Signal,
-            Core::Child => Self::Child,
-            Core::Timer => Self::Timer,
-            Core::Retry => Self::Retry,
-            Core::TakeOver => Self::TakeOver,
-            Core::GivenBack => Self::GivenBack,
-            _ => return None,
-        })
     }
 }
 

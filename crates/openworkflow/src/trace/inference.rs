@@ -7,8 +7,10 @@
 
 use std::time::SystemTime;
 
+use workflow_core::WakeCause;
+
 use super::Story;
-use super::execution::{ExecutionEnding, TraceExecution, WakeCause};
+use super::execution::{ExecutionEnding, TraceExecution};
 use super::steps::{Fate, Tale};
 use crate::backend::{RunStatus, StepAttemptKind};
 

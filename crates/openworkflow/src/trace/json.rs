@@ -1,9 +1,10 @@
-//! Times and durations in JSON.
+//! Times, durations and causes in JSON.
 
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use workflow_core::WakeCause;
 
 /// RFC 3339 in UTC, with as many digits as there are, three at least.
 pub(super) fn time<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
@@ -37,4 +38,9 @@ pub(super) fn optional_seconds<S: Serializer>(
     duration
         .map(|duration| duration.as_secs_f64())
         .serialize(to)
+}
+
+/// The word that interceptors and attributes have for it.
+pub(super) fn cause<S: Serializer>(cause: &Option<WakeCause>, to: S) -> Result<S::Ok, S::Error> {
+    cause.map(WakeCause::as_str).serialize(to)
 }

@@ -56,7 +56,7 @@ use crate::backend::{
 };
 
 pub use event::{TraceEvent, TraceEventKind, TraceStep};
-pub use execution::{ExecutionEnding, TraceExecution, WakeCause};
+pub use execution::{ExecutionEnding, TraceExecution};
 pub use summary::{
     Measured, Standing, StepCount, StepState, TimeSpent, TraceChild, TraceFailure,
     TraceStepSummary, TraceSummary,

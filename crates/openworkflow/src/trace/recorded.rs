@@ -6,9 +6,9 @@
 
 use std::time::SystemTime;
 
-use workflow_core::{LostExecution, WakeCause as Cause};
+use workflow_core::{LostExecution, WakeCause};
 
-use super::execution::{ExecutionEnding, TraceExecution, WakeCause};
+use super::execution::{ExecutionEnding, TraceExecution};
 use super::steps::{Tale, tales};
 use super::{Story, inference};
 use crate::backend::{ExecutionRecord, RunRecord, StepAttemptKind};
@@ -59,7 +59,7 @@ pub(crate) fn lost(record: RunRecord, now: SystemTime, attempt: u32) -> Option<L
     told.due_for = lost
         .due_at
         .map(|due_at| began_at.duration_since(due_at).unwrap_or_default());
-    told.woken_by = lost.cause.map(WakeCause::to_core);
+    told.woken_by = lost.cause;
     Some(told)
 }
 
@@ -181,9 +181,9 @@ fn cause(tales: &[Tale<'_>], executions: &[TraceExecution], index: usize) -> Opt
     }
     let (due_at, began_at) = (execution.due_at?, execution.began_at?);
     let otherwise = match before.ending? {
-        ExecutionEnding::Lost => Some(Cause::TakeOver),
-        ExecutionEnding::GivenBack => Some(Cause::GivenBack),
-        ExecutionEnding::Retrying => Some(Cause::Retry),
+        ExecutionEnding::Lost => Some(WakeCause::TakeOver),
+        ExecutionEnding::GivenBack => Some(WakeCause::GivenBack),
+        ExecutionEnding::Retrying => Some(WakeCause::Retry),
         _ => None,
     };
     // A short sleep may be over before it is recorded.
@@ -197,13 +197,13 @@ fn cause(tales: &[Tale<'_>], executions: &[TraceExecution], index: usize) -> Opt
     });
     let waits = open.map(|tale| OpenWait {
         arrival: match (&tale.of.attempt.kind, tale.of.received_at, &tale.of.child) {
-            (_, Some(at), _) => Some((at, Cause::Signal)),
+            (_, Some(at), _) => Some((at, WakeCause::Signal)),
             (StepAttemptKind::Workflow, None, Some(child)) => {
-                child.finished_at.map(|at| (at, Cause::Child))
+                child.finished_at.map(|at| (at, WakeCause::Child))
             }
             _ => None,
         },
         until: tale.wait.resume_at.or(tale.wait.timeout_at),
     });
-    wake::cause(otherwise, due_at, waits).and_then(WakeCause::from_core)
+    wake::cause(otherwise, due_at, waits)
 }
